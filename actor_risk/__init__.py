@@ -1,0 +1,1 @@
+"""The command line, the local runtime (Valkey, Kafka, Ray), the simulator and the demo."""

@@ -1,0 +1,1 @@
+"""Packed rows in Redis, compiled read plans, and the Feast OnlineStore plug-in."""

@@ -1,0 +1,1 @@
+"""Event sources, the worker that folds them into rows, and dead letters."""

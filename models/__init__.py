@@ -1,0 +1,1 @@
+"""How a feature vector becomes a score and an explanation: train, export, bundle, scorer, explain."""

@@ -1,0 +1,1 @@
+"""The online answer: Ray Serve application, HTTP API, decision records, telemetry."""

@@ -1,7 +1,14 @@
 """Events at the edge: one schema per topic, validation with reasons, and events as columns."""
 
 from materialize.events._columns import Columns, columns_from_events, columns_from_table
-from materialize.events._decode import DEFAULT_SKEW_MS, Event, InvalidEvent, decode_event, event_time_ms, json_schema
+from materialize.events._decode import (
+    DEFAULT_SKEW_MS,
+    Event,
+    InvalidEventError,
+    decode_event,
+    event_time_ms,
+    json_schema,
+)
 from materialize.events._schemas import (
     ACCOUNT_EVENTS,
     AD_EVENTS,
@@ -19,7 +26,7 @@ __all__ = [
     "AdEvent",
     "Columns",
     "Event",
-    "InvalidEvent",
+    "InvalidEventError",
     "columns_from_events",
     "columns_from_table",
     "decode_event",

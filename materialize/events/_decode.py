@@ -16,7 +16,7 @@ DEFAULT_SKEW_MS = 60_000
 """How far an event's time may lie ahead of our clock before it counts as an event from the future."""
 
 
-class InvalidEvent(ValueError):
+class InvalidEventError(ValueError):
     """An event that cannot be used. `reason` is a stable word for counting, `field` the field at fault, if known."""
 
     def __init__(self, reason: str, detail: str, field: str | None = None) -> None:
@@ -30,18 +30,18 @@ def decode_event(topic: str, data: bytes, now_ms: int, skew_ms: int = DEFAULT_SK
     """Decode and validate one JSON event of `topic`.
 
     `now_ms` is the clock against which an event from the future is told.
-    Raises InvalidEvent with reason `unknown_topic`, `malformed_json`, `invalid` or `from_the_future`.
+    Raises InvalidEventError with reason `unknown_topic`, `malformed_json`, `invalid` or `from_the_future`.
     """
     try:
         event = _decoder(topic).decode(data)
     except msgspec.ValidationError as error:
         detail = str(error)
-        raise InvalidEvent("invalid", detail, _field_of(detail)) from error
+        raise InvalidEventError("invalid", detail, _field_of(detail)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidEvent("malformed_json", str(error)) from error
+        raise InvalidEventError("malformed_json", str(error)) from error
     ahead_ms = event_time_ms(event) - now_ms
     if ahead_ms > skew_ms:
-        raise InvalidEvent(
+        raise InvalidEventError(
             "from_the_future",
             f"event_time is {ahead_ms} ms ahead of the clock; at most {skew_ms} ms are allowed",
             "event_time",
@@ -66,7 +66,7 @@ def _struct(topic: str) -> type[Event]:
     try:
         return TOPICS[topic]
     except KeyError:
-        raise InvalidEvent("unknown_topic", f"no topic {topic!r}; the topics are {sorted(TOPICS)}") from None
+        raise InvalidEventError("unknown_topic", f"no topic {topic!r}; the topics are {sorted(TOPICS)}") from None
 
 
 @lru_cache

@@ -1,0 +1,59 @@
+"""Windows, aggregations and tiles: pure functions on integers and arrays, the same for stream, batch and serving.
+
+    events ──► fold ──► tiles ──► merge (read time) ──► finalize ──► values
+                 └────────── the same fold, without tiles, for training sets ──┘
+
+Nothing here does I/O, reads a clock or knows Redis, Feast or Ray.
+"""
+
+from materialize.kernel._aggregations import FUNCTIONS, Aggregation
+from materialize.kernel._blocks import EventBlock, concat_blocks, empty_block, hash_value, hash_values
+from materialize.kernel._errors import KernelError, UnknownFunctionError, WindowError
+from materialize.kernel._partials import DISTINCT_EXACT_MAX, DISTINCT_RELATIVE_STD_ERROR, Sets
+from materialize.kernel._point_in_time import values_as_of
+from materialize.kernel._rows import (
+    HEAD_MAX,
+    KEEP_SLACK_MS,
+    FoldCounts,
+    Row,
+    WindowValues,
+    empty_row,
+    fold_events,
+    read_windows,
+    replace_batch_side,
+)
+from materialize.kernel._tiles import Tiles
+from materialize.kernel._views import AggregationSpec, HopLayout, ViewSpec
+from materialize.kernel._windows import Window, default_hop_ms
+
+__all__ = [
+    "DISTINCT_EXACT_MAX",
+    "DISTINCT_RELATIVE_STD_ERROR",
+    "FUNCTIONS",
+    "HEAD_MAX",
+    "KEEP_SLACK_MS",
+    "Aggregation",
+    "AggregationSpec",
+    "EventBlock",
+    "FoldCounts",
+    "HopLayout",
+    "KernelError",
+    "Row",
+    "Sets",
+    "Tiles",
+    "UnknownFunctionError",
+    "ViewSpec",
+    "Window",
+    "WindowError",
+    "WindowValues",
+    "concat_blocks",
+    "default_hop_ms",
+    "empty_block",
+    "empty_row",
+    "fold_events",
+    "hash_value",
+    "hash_values",
+    "read_windows",
+    "replace_batch_side",
+    "values_as_of",
+]

@@ -1,0 +1,231 @@
+"""Partial aggregates: what a tile keeps of its events.
+
+A partial folds the values of each segment of a sorted array into one state, and merges the states of each segment
+into one. Merging is associative and commutative, so order, batches and tile boundaries do not matter. *Segments* are
+given by the positions where they start; they are contiguous, non-empty and cover the array.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
+
+DISTINCT_EXACT_MAX = 255
+"""`count_distinct` is exact up to this many values …"""
+DISTINCT_KEEP = DISTINCT_EXACT_MAX + 1
+DISTINCT_RELATIVE_STD_ERROR = (DISTINCT_KEEP - 2) ** -0.5
+"""… and beyond it an estimate with this relative standard error (6.3 %)."""
+
+
+class Partial(Protocol):
+    """A fixed number of float64 slots per state."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> tuple[float, ...]:
+        """The state of no events: one number per slot."""
+        ...
+
+    def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
+        """States of shape (segments, slots) from one column's values, NaN meaning null."""
+        ...
+
+    def merge(self, states: Floats, starts: Ints) -> Floats:
+        """States of shape (segments, slots) from states of shape (states, slots)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many values are not null."""
+
+    name: str = "count"
+    identity: tuple[float, ...] = (0.0,)
+
+    def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
+        return np.add.reduceat((~np.isnan(values)).astype(np.float64), starts)[:, None]
+
+    def merge(self, states: Floats, starts: Ints) -> Floats:
+        return np.add.reduceat(states, starts, axis=0)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of the values that are not null."""
+
+    name: str = "sum"
+    identity: tuple[float, ...] = (0.0,)
+
+    def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
+        return np.add.reduceat(np.where(np.isnan(values), 0.0, values), starts)[:, None]
+
+    def merge(self, states: Floats, starts: Ints) -> Floats:
+        return np.add.reduceat(states, starts, axis=0)
+
+
+@dataclass(frozen=True)
+class Min:
+    """The smallest value; infinity for none."""
+
+    name: str = "min"
+    identity: tuple[float, ...] = (np.inf,)
+
+    def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
+        return np.minimum.reduceat(np.where(np.isnan(values), np.inf, values), starts)[:, None]
+
+    def merge(self, states: Floats, starts: Ints) -> Floats:
+        return np.minimum.reduceat(states, starts, axis=0)
+
+
+@dataclass(frozen=True)
+class Max:
+    """The largest value; minus infinity for none."""
+
+    name: str = "max"
+    identity: tuple[float, ...] = (-np.inf,)
+
+    def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
+        return np.maximum.reduceat(np.where(np.isnan(values), -np.inf, values), starts)[:, None]
+
+    def merge(self, states: Floats, starts: Ints) -> Floats:
+        return np.maximum.reduceat(states, starts, axis=0)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared distances from the mean: never a sum of squares, which cancels.
+
+    Merging is the pairwise update of Chan, Golub and LeVeque (1979), for any number of parts at once.
+    """
+
+    name: str = "moments"
+    identity: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
+        there = ~np.isnan(values)
+        states = np.zeros((len(values), 3))
+        states[:, 0] = there
+        states[:, 1] = np.where(there, values, 0.0)
+        return self.merge(states, starts)
+
+    def merge(self, states: Floats, starts: Ints) -> Floats:
+        count, mean, spread = states.T
+        total = np.add.reduceat(count, starts)
+        segment = _segment_of(starts, len(states))
+        # Distances are taken from one of the segment's own means: near enough for no digit to cancel.
+        pivot = mean[_last_where(count > 0, starts)]
+        shift = np.where(count > 0, mean - pivot[segment], 0.0)
+        shift_mean = np.add.reduceat(count * shift, starts) / np.maximum(total, 1.0)
+        apart = np.where(count > 0, mean - (pivot + shift_mean)[segment], 0.0)
+        merged = np.stack(
+            [total, pivot + shift_mean, np.add.reduceat(spread + count * apart * apart, starts)],
+            axis=1,
+        )
+        merged[total == 0] = self.identity
+        return merged
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The value of the newest event (`sign` 1) or of the oldest (`sign` −1); the larger value among equal times.
+
+    Slots: signed time, value.
+    """
+
+    sign: int
+    identity: tuple[float, ...] = (-np.inf, -np.inf)
+
+    @property
+    def name(self) -> str:
+        return "last" if self.sign > 0 else "first"
+
+    def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
+        there = ~np.isnan(values)
+        states = np.stack(
+            [np.where(there, self.sign * times.astype(np.float64), -np.inf), np.where(there, values, -np.inf)], axis=1
+        )
+        return self.merge(states, starts)
+
+    def merge(self, states: Floats, starts: Ints) -> Floats:
+        segment = _segment_of(starts, len(states))
+        order = np.lexsort((states[:, 1], states[:, 0], segment))
+        ends = np.append(starts[1:], len(states)) - 1
+        latest: Floats = states[order][ends]
+        return latest
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Sets of hashes, one per state, as one array and where each ends in it.
+
+    A set keeps its `DISTINCT_KEEP` smallest hashes. Below that it is the whole set; from there on the largest one kept
+    tells how densely the hashes lie, and so how many there are (k minimum values: Bar-Yossef et al., 2002).
+    """
+
+    hashes: Hashes
+    ends: Ints
+
+    @property
+    def starts(self) -> Ints:
+        return np.concatenate(([0], self.ends[:-1])).astype(np.int64)
+
+    def sizes(self) -> Floats:
+        """The number of distinct values in each set, float64[sets]: exact up to DISTINCT_EXACT_MAX."""
+        kept = np.diff(self.ends, prepend=0).astype(np.float64)
+        full = kept >= DISTINCT_KEEP
+        if full.any():
+            largest = self.hashes[self.ends[full] - 1].astype(np.float64)
+            kept[full] = np.rint((DISTINCT_KEEP - 1) / (largest / 2.0**64))
+        return kept
+
+    def select(self, first: int, last: int) -> Sets:
+        """The sets `first` to `last` (exclusive)."""
+        begin = int(self.ends[first - 1]) if first else 0
+        ends = self.ends[first:last]
+        stop = int(ends[-1]) if len(ends) else begin
+        return Sets(self.hashes[begin:stop], ends - begin)
+
+
+def fold_sets(hashes: Hashes, starts: Ints) -> Sets:
+    """One set for each segment of hashes; the hash 0 stands for null."""
+    return _sets_of(hashes, _segment_of(starts, len(hashes)), len(starts))
+
+
+def merge_sets(sets: Sets, starts: Ints) -> Sets:
+    """One set for each segment of sets."""
+    owner = np.repeat(_segment_of(starts, len(sets.ends)), np.diff(sets.ends, prepend=0))
+    return _sets_of(sets.hashes, owner, len(starts))
+
+
+def _sets_of(hashes: Hashes, owner: Ints, count: int) -> Sets:
+    there = hashes != 0
+    hashes, owner = hashes[there], owner[there]
+    order = np.lexsort((hashes, owner))
+    hashes, owner = hashes[order], owner[order]
+    fresh = np.ones(len(hashes), dtype=bool)
+    fresh[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
+    hashes, owner = hashes[fresh], owner[fresh]
+    rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    kept = rank < DISTINCT_KEEP
+    ends = np.cumsum(np.bincount(owner[kept], minlength=count)).astype(np.int64)
+    return Sets(hashes[kept], ends)
+
+
+def _segment_of(starts: Ints, length: int) -> Ints:
+    marks = np.zeros(length, dtype=np.int64)
+    marks[starts[1:]] = 1
+    return np.cumsum(marks)
+
+
+def _last_where(mask: np.ndarray[Any, np.dtype[np.bool_]], starts: Ints) -> Ints:
+    """The position of the last true element of each segment, or the segment's start."""
+    positions = np.where(mask, np.arange(len(mask)), -1)
+    return np.maximum(np.maximum.reduceat(positions, starts), starts)

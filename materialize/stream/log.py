@@ -1,0 +1,200 @@
+"""The event log behind one protocol: topics of partitions, records in order, consumers that commit.
+
+Both kinds promise the same:
+
+- One partition is read by one consumer of a group at a time, in offset order. Partitions, never single records, are
+  shared out among the consumers of a group, and move when a consumer joins, leaves or dies.
+- A group resumes at its last commit: every record is delivered at least once. Whoever writes the results makes that
+  exactly once, by remembering the offsets that it applied.
+- The key chooses the partition by a stable hash: records of one key stay in order. The hash differs between the kinds.
+
+Where they differ:
+
+| | Redis Streams | Kafka |
+|---|---|---|
+| offsets | strictly increase, with gaps (`ms << 20 \\| seq`) | dense but for compaction and transactions |
+| retention | by number of records per partition, approximate | by time |
+| lag | exact up to 20,000 records, then an estimate | exact |
+| a dead consumer's partitions | move after `lease_ms` | move after the session timeout |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+Start = Literal["earliest", "latest"]
+"""Where a group begins that has never committed."""
+
+DEFAULT_PARTITIONS = 4
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of the log. `timestamp_ms` is when the log, or its producer, took it: milliseconds UTC."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    timestamp_ms: int
+
+    @property
+    def topic_partition(self) -> TopicPartition:
+        """Where the record stands."""
+        return TopicPartition(self.topic, self.partition)
+
+
+def next_offsets(records: Sequence[Record]) -> dict[TopicPartition, int]:
+    """What to commit after all of `records` are processed: per partition the highest offset plus one."""
+    newest: dict[TopicPartition, int] = {}
+    for record in records:
+        partition = record.topic_partition
+        newest[partition] = max(newest.get(partition, 0), record.offset + 1)
+    return newest
+
+
+class EventLogConsumer(Protocol):
+    """Reads some topics as a member of a group. For one thread. Membership lives by `poll`: call it often."""
+
+    def poll(self, max_records: int, timeout_ms: int) -> list[Record]:
+        """Up to `max_records` new records, at once if there are any, else after at most about `timeout_ms`, empty.
+
+        Records of one partition are in offset order; several partitions may be mixed. Raises LogUnavailableError, and
+        RecordsLostError when retention overtook the group.
+        """
+        ...
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Remember the next offset to read per partition; call it after processing.
+
+        Raises CommitRejectedError for partitions that this consumer no longer owns, LogUnavailableError.
+        """
+        ...
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        """The partitions that this consumer reads now, as of its last poll."""
+        ...
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """Per assigned partition the number of records after the group's commit."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group, so that others take over at once. Commits nothing."""
+        ...
+
+
+class EventLogProducer(Protocol):
+    """Appends records in batches. For one thread."""
+
+    def send(self, topic: str, key: bytes, value: bytes) -> None:
+        """Queue one record. May write when the queue is full; what goes wrong is raised by `flush`."""
+        ...
+
+    def flush(self, timeout_ms: int) -> None:
+        """Return when all sent records are acknowledged. Raises ProduceError with the number of those that are not."""
+        ...
+
+    def close(self) -> None:
+        """Flush, then free the connections. Raises as `flush` does."""
+        ...
+
+
+class AsyncEventLogPublisher(Protocol):
+    """Appends single records from an event loop."""
+
+    async def publish(self, topic: str, key: bytes, value: bytes) -> None:
+        """Return when the record is acknowledged. Raises ProduceError, UnknownTopicError, LogUnavailableError."""
+        ...
+
+    async def close(self) -> None:
+        """Free the connections."""
+        ...
+
+
+class EventLog(Protocol):
+    """One event log: the way to its consumers and producers, and what an operator needs."""
+
+    def ensure_topics(self, names: Sequence[str], partitions: int | None = None) -> dict[str, int]:
+        """Make the topics that do not exist (with the settings' partitions unless told); how many each has now."""
+        ...
+
+    def delete_topics(self, names: Sequence[str]) -> None:
+        """Delete topics with their records. Topics that do not exist are passed over."""
+        ...
+
+    def consumer(self, topics: Sequence[str], group: str, start: Start = "earliest") -> EventLogConsumer:
+        """A new member of `group`. Raises UnknownTopicError."""
+        ...
+
+    def producer(self) -> EventLogProducer:
+        """A producer of its own."""
+        ...
+
+    def async_publisher(self) -> AsyncEventLogPublisher:
+        """A publisher of its own, for the event loop that first uses it."""
+        ...
+
+    def size(self, topic: str) -> int:
+        """How many records the topic holds. Raises UnknownTopicError."""
+        ...
+
+    def tail(self, topic: str, max_records: int) -> list[Record]:
+        """The newest records, oldest first by time, read outside of any group. Raises UnknownTopicError."""
+        ...
+
+    def close(self) -> None:
+        """Free what the log itself holds; consumers and producers are closed by who opened them."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisLogSettings:
+    """An event log on Redis Streams, for one Redis or Valkey server (not Cluster: one poll reads many streams).
+
+    Each partition keeps at least `retention_records`, or up to about a hundred more (MAXLEN ~). A consumer that
+    stops polling for `lease_ms` loses its partitions.
+    """
+
+    url: str
+    prefix: str = "actor-risk"
+    partitions: int = DEFAULT_PARTITIONS
+    retention_records: int = 500_000
+    lease_ms: int = 10_000
+    timeout_ms: int = 5_000
+
+    @property
+    def kind(self) -> Literal["redis"]:
+        """The word for messages."""
+        return "redis"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KafkaLogSettings:
+    """An event log on Apache Kafka. `replication_factor` -1 takes the broker's default."""
+
+    bootstrap_servers: str
+    partitions: int = DEFAULT_PARTITIONS
+    retention_ms: int = 7 * 24 * 3_600_000
+    replication_factor: int = -1
+    session_timeout_ms: int = 10_000
+    timeout_ms: int = 10_000
+
+    @property
+    def kind(self) -> Literal["kafka"]:
+        """The word for messages."""
+        return "kafka"
+
+
+EventLogSettings = RedisLogSettings | KafkaLogSettings
+"""The settings choose the kind of log."""

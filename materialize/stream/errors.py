@@ -48,7 +48,11 @@ class CommitRejectedError(StreamError):
 
 
 class RecordsLostError(StreamError):
-    """Retention removed records before this group read them. The next poll goes on at `resume_offset`."""
+    """Retention removed records before this group read them. The next poll goes on at `resume_offset`.
+
+    Kafka tells for sure. Redis Streams cannot tell when everything up to the last record read is gone and nothing
+    more, since its ids have gaps: then this is a false alarm.
+    """
 
     def __init__(self, partition: TopicPartition, expected_offset: int, resume_offset: int) -> None:
         super().__init__(

@@ -20,6 +20,7 @@ Where they differ:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -28,6 +29,8 @@ Start = Literal["earliest", "latest"]
 """Where a group begins that has never committed."""
 
 DEFAULT_PARTITIONS = 4
+
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
 class TopicPartition(NamedTuple):
@@ -61,6 +64,12 @@ def next_offsets(records: Sequence[Record]) -> dict[TopicPartition, int]:
         partition = record.topic_partition
         newest[partition] = max(newest.get(partition, 0), record.offset + 1)
     return newest
+
+
+def check_topic_name(name: str) -> None:
+    """Raise ValueError unless `name` is a topic name for every kind of log: Kafka's rule."""
+    if not _TOPIC_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no topic name: use 1 to 249 letters, digits, dots, underscores and hyphens")
 
 
 class EventLogConsumer(Protocol):

@@ -1,0 +1,36 @@
+"""What the Feast registry says, compiled once into what the fast paths need: views, services, on-demand functions."""
+
+from materialize.definitions._compile import compile_service, compile_view, entity_join_keys
+from materialize.definitions._errors import DefinitionError
+from materialize.definitions._open import open_feature_store, repo_config
+from materialize.definitions._types import (
+    BatchView,
+    FeatureField,
+    JoinKey,
+    OnDemandView,
+    RequestField,
+    ServiceDefinition,
+    ServiceView,
+    StreamView,
+    View,
+    ViewEvents,
+)
+
+__all__ = [
+    "BatchView",
+    "DefinitionError",
+    "FeatureField",
+    "JoinKey",
+    "OnDemandView",
+    "RequestField",
+    "ServiceDefinition",
+    "ServiceView",
+    "StreamView",
+    "View",
+    "ViewEvents",
+    "compile_service",
+    "compile_view",
+    "entity_join_keys",
+    "open_feature_store",
+    "repo_config",
+]

@@ -1,0 +1,172 @@
+"""The compiled definitions: frozen, without Feast objects, ready for the fast paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from materialize.definitions._errors import DefinitionError
+from materialize.events import Columns
+from materialize.kernel import EventBlock, ViewSpec
+
+Objects = np.ndarray[Any, np.dtype[np.object_]]
+
+EVENT_ID = "event_id"
+"""The column that identifies an event, in every topic."""
+
+
+@dataclass(frozen=True)
+class JoinKey:
+    """One part of an entity key: its column, and its Feast value type (`STRING`, `INT64`, `INT32`, `BYTES`, …)."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class FeatureField:
+    """A stored feature: its name, its Feast value type (`DOUBLE`, `INT64`, `STRING`, …), and what it says."""
+
+    name: str
+    kind: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ViewEvents:
+    """Events as one stream view sees them. `keys`: for each join key, object[n]; `skipped`: rows without a key."""
+
+    keys: tuple[Objects, ...]
+    block: EventBlock
+    skipped: int
+    rows: np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class StreamView:
+    """A view of windowed aggregations over the events of one topic. `fields` go in the order of the aggregations."""
+
+    name: str
+    join_keys: tuple[JoinKey, ...]
+    fields: tuple[FeatureField, ...]
+    spec: ViewSpec
+    topic: str
+    timestamp_field: str
+    ttl_ms: int
+    transform: Callable[[Columns], Columns] | None
+
+    @property
+    def fingerprint(self) -> int:
+        """64 bits that change with the meaning of a stored row."""
+        return self.spec.fingerprint
+
+    def events(self, columns: Columns) -> ViewEvents:
+        """The view's events: transformed, those without an entity key left out and counted.
+
+        Raises DefinitionError when the transformation fails or gives columns of another length.
+        """
+        columns = self._transformed(columns)
+        missing = [key.name for key in self.join_keys if key.name not in columns]
+        if missing:
+            raise DefinitionError(f"view {self.name!r}: its events have no column {', '.join(missing)} for the key")
+        there = np.logical_and.reduce([_not_null(columns[key.name]) for key in self.join_keys])
+        rows = np.flatnonzero(there)
+        used = {name: columns[name][rows] for name in self._used_columns if name in columns}
+        return ViewEvents(
+            tuple(columns[key.name][rows] for key in self.join_keys),
+            self.spec.block(columns[self.timestamp_field][rows], columns[EVENT_ID][rows], used),
+            len(there) - len(rows),
+            rows,
+        )
+
+    @cached_property
+    def _used_columns(self) -> tuple[str, ...]:
+        return (*self.spec.value_columns, *self.spec.distinct_columns)
+
+    def _transformed(self, columns: Columns) -> Columns:
+        if self.transform is None:
+            return columns
+        try:
+            derived = self.transform(dict(columns))
+        except Exception as error:
+            raise DefinitionError(f"view {self.name!r}: its transformation failed: {error!r}") from error
+        length = len(columns[self.timestamp_field])
+        odd = [name for name, column in derived.items() if len(column) != length]
+        if odd:
+            raise DefinitionError(
+                f"view {self.name!r}: its transformation gave another number of rows for {', '.join(odd)}; "
+                "return one value per event, and a null key for the events that do not concern the view"
+            )
+        return {**columns, **derived}
+
+
+@dataclass(frozen=True)
+class BatchView:
+    """A view whose newest row per entity is served as it is."""
+
+    name: str
+    join_keys: tuple[JoinKey, ...]
+    fields: tuple[FeatureField, ...]
+    fingerprint: int
+    ttl_ms: int
+
+
+View = StreamView | BatchView
+
+
+@dataclass(frozen=True)
+class RequestField:
+    """A value that comes with the request: its name and Feast value type."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class OnDemandView:
+    """A Python-mode on-demand view: `function` takes and gives a dict of lists, or of values when `singleton`.
+
+    inputs: (view name, feature name) of the stored features that it may read.
+    """
+
+    name: str
+    function: Callable[[dict[str, Any]], dict[str, Any]]
+    singleton: bool
+    inputs: tuple[tuple[str, str], ...]
+    requests: tuple[RequestField, ...]
+    fields: tuple[FeatureField, ...]
+
+
+@dataclass(frozen=True)
+class ServiceView:
+    """A view that a service reads, the features that are needed of it, and how its join keys are called there."""
+
+    view: View
+    features: tuple[str, ...]
+    key_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ServiceDefinition:
+    """A feature service: the views to read, the on-demand functions to run, and the features to give, in order.
+
+    features: (view name, field). fingerprint: hex, changes with the meaning or order of what the service gives.
+    """
+
+    name: str
+    views: tuple[ServiceView, ...]
+    on_demand: tuple[OnDemandView, ...]
+    features: tuple[tuple[str, FeatureField], ...]
+    fingerprint: str
+
+
+def _not_null(column: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    if column.dtype == object:
+        return np.array([value is not None and value == value for value in column], dtype=bool)
+    if np.issubdtype(column.dtype, np.floating):
+        return np.asarray(~np.isnan(column))
+    return np.ones(len(column), dtype=bool)

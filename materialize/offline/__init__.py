@@ -1,0 +1,8 @@
+"""Values as of a time, from history: the Feast OfflineStore plug-in and what it is made of."""
+
+from materialize.offline._errors import HistoryError
+from materialize.offline._history import read_history
+from materialize.offline._keys import entity_codes
+from materialize.offline._point_in_time import ViewColumns, values_of_view
+
+__all__ = ["HistoryError", "ViewColumns", "entity_codes", "read_history", "values_of_view"]

@@ -1,0 +1,157 @@
+"""The values of one view for many entities, each as of its own time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from feast.data_source import DataSource
+
+from materialize.definitions import BatchView, StreamView, View
+from materialize.events import columns_from_table
+from materialize.kernel import values_as_of
+from materialize.offline._history import read_history
+from materialize.offline._keys import Codes, Column, entity_codes
+
+Times = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+_ARROW = {
+    "DOUBLE": pa.float64(),
+    "FLOAT": pa.float32(),
+    "INT64": pa.int64(),
+    "INT32": pa.int32(),
+    "BOOL": pa.bool_(),
+    "STRING": pa.string(),
+}
+
+
+@dataclass(frozen=True)
+class ViewColumns:
+    """One Arrow column of length q for each requested feature, null where there is no value."""
+
+    names: tuple[str, ...]
+    columns: tuple[pa.ChunkedArray, ...]
+
+
+def values_of_view(
+    view: View,
+    source: DataSource,
+    repo_path: Path | None,
+    features: Sequence[str],
+    query_keys: Sequence[Column],
+    query_times: Times,
+    known_as_of: bool = False,
+) -> ViewColumns:
+    """The features of a view for each queried entity as of each time (int64[q], milliseconds).
+
+    query_keys: one column of length q for each join key of the view. known_as_of: leave out what was created after the
+    as-of time. Raises HistoryError for history that cannot be read.
+    """
+    if not len(query_times):
+        return ViewColumns(tuple(features), tuple(pa.chunked_array([[]], type=_type(view, name)) for name in features))
+    if isinstance(view, StreamView):
+        return _stream_values(view, source, repo_path, features, query_keys, query_times)
+    return _batch_values(view, source, repo_path, features, query_keys, query_times, known_as_of)
+
+
+def _stream_values(
+    view: StreamView,
+    source: DataSource,
+    repo_path: Path | None,
+    features: Sequence[str],
+    query_keys: Sequence[Column],
+    query_times: Times,
+) -> ViewColumns:
+    table = read_history(source, repo_path, view.spec.tail_ms(int(query_times.min())), int(query_times.max()) + 1)
+    events = view.events(columns_from_table(table))
+    codes, asked = entity_codes(events.keys, query_keys)
+    values, found, newest = values_as_of(view.spec, codes, events.block, asked, query_times)
+    if view.ttl_ms:
+        found &= query_times - newest <= view.ttl_ms
+    places = {field.name: place for place, field in enumerate(view.fields)}
+    columns = []
+    for name in features:
+        column = values[:, places[name]]
+        null = ~found | np.isnan(column)
+        numbers = np.where(null, 0, column) if _type(view, name) != pa.float64() else column
+        columns.append(pa.chunked_array([pa.array(numbers, mask=null).cast(_type(view, name))]))
+    return ViewColumns(tuple(features), tuple(columns))
+
+
+def _batch_values(
+    view: BatchView,
+    source: DataSource,
+    repo_path: Path | None,
+    features: Sequence[str],
+    query_keys: Sequence[Column],
+    query_times: Times,
+    known_as_of: bool,
+) -> ViewColumns:
+    created_column = source.created_timestamp_column or None
+    from_ms = int(query_times.min()) - view.ttl_ms if view.ttl_ms else None
+    keys = [key.name for key in view.join_keys]
+    used = [*keys, *features, source.timestamp_field, *([created_column] if created_column else [])]
+    table = read_history(source, repo_path, from_ms, int(query_times.max()) + 1, list(dict.fromkeys(used)))
+    history = columns_from_table(table.select(list(dict.fromkeys(used[: len(keys)]))))
+    times = _milliseconds(table, source.timestamp_field)
+    created = _milliseconds(table, created_column) if created_column else times
+    codes, asked = entity_codes([history[key] for key in keys], query_keys)
+    row = _newest_row(codes, times, created, asked, query_times, known_as_of)
+    age_ms = query_times - np.where(row >= 0, times[row] if len(times) else 0, 0)
+    found = row >= 0
+    if view.ttl_ms:
+        found &= age_ms <= view.ttl_ms
+    index = pa.array(np.where(found, row, 0), mask=~found)
+    columns = []
+    for name in features:
+        column = table.column(name) if len(times) else pa.chunked_array([pa.nulls(1, _type(view, name))])
+        columns.append(column.take(index).cast(_type(view, name)))
+    return ViewColumns(tuple(features), tuple(columns))
+
+
+def _newest_row(codes: Codes, times: Times, created: Times, asked: Codes, as_of: Times, known_as_of: bool) -> Times:
+    """The position of the newest row of each queried entity at its time, −1 for none; ties go to the later created."""
+    order = np.lexsort((created, times, codes))
+    begins = np.searchsorted(codes[order], asked, "left")
+    out = np.full(len(asked), -1, dtype=np.int64)
+    if not len(order):
+        return out
+    first = int(times.min())
+    span = int(max(times.max(), as_of.max())) - first + 2
+    ranks = codes[order] * span + (times[order] - first)
+    ends = np.searchsorted(ranks, asked * span + np.clip(as_of - first, -1, span - 2), "right")
+    last = np.where((asked >= 0) & (ends > begins), ends - 1, -1)
+    if known_as_of:
+        last = _known(last, begins, created[order], as_of)
+    out[last >= 0] = order[last[last >= 0]]
+    return out
+
+
+def _known(last: Times, begins: Times, created: Times, as_of: Times) -> Times:
+    """Steps back from rows that were created after the as-of time, as far as each entity's first row."""
+    last = last.copy()
+    late = np.flatnonzero(last >= 0)
+    while len(late):
+        late = late[created[last[late]] > as_of[late]]
+        last[late] -= 1
+        gone = last[late] < begins[late]
+        last[late[gone]] = -1
+        late = late[~gone]
+    return last
+
+
+def _milliseconds(table: pa.Table, name: str) -> Times:
+    return columns_from_table(table.select([name]))[name]
+
+
+def _type(view: View, name: str) -> pa.DataType:
+    kind = next(field.kind for field in view.fields if field.name == name)
+    try:
+        return _ARROW[kind]
+    except KeyError:
+        raise ValueError(f"feature {view.name}:{name} is {kind}: history of such values is not supported") from None

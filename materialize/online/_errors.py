@@ -1,0 +1,32 @@
+"""What can go wrong with the online store.
+
+OnlineStoreError
+├── RowRefusedError              bytes that are no row of this view: counted, and read as NOT_FOUND
+├── WriteConflictError           a row kept changing under its writer
+├── OnlineStoreUnavailableError  Redis did not answer, or cannot now
+└── UnknownServiceError          the registry has no such feature service
+"""
+
+
+class OnlineStoreError(Exception):
+    """Something about the online store."""
+
+
+class RowRefusedError(OnlineStoreError):
+    """Stored bytes that cannot be read as a row of the view. `reason` is a stable word for counting."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class WriteConflictError(OnlineStoreError):
+    """A row that other writers kept changing, for as many tries as are allowed."""
+
+
+class OnlineStoreUnavailableError(OnlineStoreError):
+    """Redis is away, slow beyond its time-out, loading, read-only or out of memory."""
+
+
+class UnknownServiceError(OnlineStoreError):
+    """A feature service that the registry does not have."""

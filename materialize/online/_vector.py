@@ -1,0 +1,229 @@
+"""From the rows of a request to its feature vector: decode, merge, run the on-demand functions. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from materialize.definitions import BatchView, DefinitionError, StreamView
+from materialize.events import Columns
+from materialize.kernel import EventBlock, KernelError, WindowValues, empty_row, read_windows
+from materialize.online._batch_rows import FieldValue, decode_batch_row
+from materialize.online._errors import RowRefusedError
+from materialize.online._plan import OnDemandRun, ReadPlan, RowRead
+from materialize.online._stream_rows import decode_stream_row
+
+NO_AGE = -1
+
+
+class FeatureStatus(IntEnum):
+    """What a value read is worth: Feast's `FieldStatus`, by its numbers."""
+
+    PRESENT = 1
+    NULL_VALUE = 2
+    NOT_FOUND = 3
+    OUTSIDE_MAX_AGE = 4
+
+
+@dataclass
+class ReadCounts:
+    """What a read met on its way: rows refused by reason, functions and events that failed, reads into the past."""
+
+    rows_refused: dict[str, int] = field(default_factory=dict)
+    on_demand_failed: int = 0
+    event_failed: int = 0
+    inexact: int = 0
+
+
+@dataclass(frozen=True)
+class ViewValues:
+    """What one row gives: each feature's value (None for none) and status, and the age of the row."""
+
+    values: Sequence[FieldValue]
+    statuses: Sequence[FeatureStatus]
+    age_ms: int
+
+
+@dataclass(frozen=True)
+class FeatureVector:
+    """The features of a service, in its order.
+
+    values: float64[F], NaN unless PRESENT (and for a feature that is no number). objects: the values as they are.
+    statuses: uint8[F], of FeatureStatus. ages_ms: int64[F], as-of time minus newest event; −1 where there is none.
+    """
+
+    values: np.ndarray[Any, np.dtype[np.float64]]
+    objects: tuple[FieldValue, ...]
+    statuses: np.ndarray[Any, np.dtype[np.uint8]]
+    ages_ms: np.ndarray[Any, np.dtype[np.int64]]
+    counts: ReadCounts
+
+
+def read_view(
+    view: BatchView | StreamView,
+    places: Sequence[int],
+    data: bytes | None,
+    as_of_ms: int,
+    counts: ReadCounts,
+    extra: EventBlock | None = None,
+) -> ViewValues:
+    """The values at `places` of one stored row as of a time. A row that is refused is NOT_FOUND, and counted."""
+    if isinstance(view, StreamView):
+        return _read_stream_view(view, places, data, as_of_ms, counts, extra)
+    return _read_batch_view(view, places, data, as_of_ms, counts)
+
+
+def assemble(
+    plan: ReadPlan,
+    rows: Sequence[bytes | None],
+    entities: Mapping[str, object],
+    as_of_ms: int,
+    event: tuple[str, Columns] | None = None,
+    request: Mapping[str, object] | None = None,
+) -> FeatureVector:
+    """The feature vector from the rows of `plan.rows`, with the event (topic, columns of one event) merged in."""
+    counts = ReadCounts()
+    values: list[FieldValue] = [None] * plan.input_count
+    statuses = [FeatureStatus.NOT_FOUND] * plan.input_count
+    ages = [NO_AGE] * plan.input_count
+    for row, data in zip(plan.rows, rows, strict=True):
+        extra = _extra(row, entities, event, counts)
+        read = read_view(row.view, row.places, data, as_of_ms, counts, extra)
+        for slot, value, status in zip(row.slots, read.values, read.statuses, strict=True):
+            values[slot], statuses[slot], ages[slot] = value, status, read.age_ms
+    out = _Outputs(len(plan.features))
+    for slot, position in plan.copies:
+        out.set(position, values[slot], statuses[slot], ages[slot])
+    for run in plan.on_demand:
+        _run_on_demand(run, values, ages, entities, request or {}, out, counts)
+    return out.vector(counts)
+
+
+class _Outputs:
+    def __init__(self, length: int) -> None:
+        self._values: list[FieldValue] = [None] * length
+        self._statuses = [FeatureStatus.NULL_VALUE] * length
+        self._ages = [NO_AGE] * length
+
+    def set(self, position: int, value: FieldValue, status: FeatureStatus, age_ms: int) -> None:
+        self._values[position], self._statuses[position], self._ages[position] = value, status, age_ms
+
+    def vector(self, counts: ReadCounts) -> FeatureVector:
+        numbers = [float(v) if isinstance(v, (int, float)) else np.nan for v in self._values]
+        return FeatureVector(
+            np.array(numbers, dtype=np.float64),
+            tuple(self._values),
+            np.array(self._statuses, dtype=np.uint8),
+            np.array(self._ages, dtype=np.int64),
+            counts,
+        )
+
+
+def _read_stream_view(
+    view: StreamView,
+    places: Sequence[int],
+    data: bytes | None,
+    as_of_ms: int,
+    counts: ReadCounts,
+    extra: EventBlock | None,
+) -> ViewValues:
+    state = empty_row(view.spec)
+    if data is not None:
+        try:
+            state = decode_stream_row(view.spec, data).state
+        except RowRefusedError as error:
+            _refused(counts, error)
+    windows = read_windows(view.spec, state, as_of_ms, extra)
+    counts.inexact += not windows.exact
+    if not windows.found:
+        return _nothing(len(places), FeatureStatus.NOT_FOUND)
+    age_ms = as_of_ms - windows.newest_ms
+    if view.ttl_ms and age_ms > view.ttl_ms:
+        return _nothing(len(places), FeatureStatus.OUTSIDE_MAX_AGE, age_ms)
+    return _with_statuses([window_value(view, windows, place) for place in places], age_ms)
+
+
+def window_value(view: StreamView, windows: WindowValues, place: int) -> FieldValue:
+    """One windowed value as its field's type says: an int for an integer field, None for null."""
+    value = float(windows.values[place])
+    if value != value:
+        return None
+    return int(value) if view.fields[place].kind in ("INT64", "INT32") else value
+
+
+def _read_batch_view(
+    view: BatchView, places: Sequence[int], data: bytes | None, as_of_ms: int, counts: ReadCounts
+) -> ViewValues:
+    if data is None:
+        return _nothing(len(places), FeatureStatus.NOT_FOUND)
+    try:
+        row = decode_batch_row(view, data)
+    except RowRefusedError as error:
+        _refused(counts, error)
+        return _nothing(len(places), FeatureStatus.NOT_FOUND)
+    age_ms = as_of_ms - row.event_time_ms
+    if view.ttl_ms and age_ms > view.ttl_ms:
+        return _nothing(len(places), FeatureStatus.OUTSIDE_MAX_AGE, age_ms)
+    return _with_statuses([row.values[place] for place in places], age_ms)
+
+
+def _with_statuses(values: Sequence[FieldValue], age_ms: int) -> ViewValues:
+    statuses = [FeatureStatus.NULL_VALUE if value is None else FeatureStatus.PRESENT for value in values]
+    return ViewValues(values, statuses, age_ms)
+
+
+def _nothing(length: int, status: FeatureStatus, age_ms: int = NO_AGE) -> ViewValues:
+    return ViewValues([None] * length, [status] * length, age_ms)
+
+
+def _refused(counts: ReadCounts, error: RowRefusedError) -> None:
+    counts.rows_refused[error.reason] = counts.rows_refused.get(error.reason, 0) + 1
+
+
+def _extra(
+    row: RowRead, entities: Mapping[str, object], event: tuple[str, Columns] | None, counts: ReadCounts
+) -> EventBlock | None:
+    """The scored event as this row's view sees it, if it is an event of this row's entity."""
+    if event is None or not isinstance(row.view, StreamView) or row.view.topic != event[0]:
+        return None
+    try:
+        seen = row.view.events(event[1])
+    except (DefinitionError, KernelError):
+        counts.event_failed += 1
+        return None
+    wanted = [entities[name] for name in row.key_names]
+    if not len(seen.block) or [key[0] for key in seen.keys] != wanted:
+        return None
+    return seen.block
+
+
+def _run_on_demand(
+    run: OnDemandRun,
+    values: Sequence[FieldValue],
+    ages: Sequence[int],
+    entities: Mapping[str, object],
+    request: Mapping[str, object],
+    out: _Outputs,
+    counts: ReadCounts,
+) -> None:
+    given: dict[str, Any] = dict(entities)
+    given.update((name, values[slot]) for name, slot in run.inputs)
+    given.update((field.name, request.get(field.name)) for field in run.view.requests)
+    try:
+        if run.view.singleton:
+            result = run.view.function(given)
+        else:
+            result = {n: v[0] for n, v in run.view.function({n: [v] for n, v in given.items()}).items()}
+    except Exception:  # the function is the feature author's code, and may fail in any way on odd values
+        counts.on_demand_failed += 1
+        result = {}
+    age_ms = min((ages[slot] for _, slot in run.inputs if ages[slot] != NO_AGE), default=NO_AGE)
+    for name, position in run.outputs:
+        value = result.get(name)
+        there = value is not None and value == value
+        status = FeatureStatus.PRESENT if there else FeatureStatus.NULL_VALUE
+        out.set(position, value if there else None, status, age_ms)

@@ -1,0 +1,139 @@
+"""Writing rows: compare-and-set for stream rows, newer-wins for batch rows, both pipelined."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from materialize.definitions import BatchView, StreamView
+from materialize.kernel import KEEP_SLACK_MS, empty_row
+from materialize.online._batch_rows import BatchRow, encode_batch_row
+from materialize.online._errors import OnlineStoreUnavailableError, RowRefusedError, WriteConflictError
+from materialize.online._header import VERSION_SLICE
+from materialize.online._scripts import COMPARE_AND_SET, NEWER_WINS
+from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
+
+PIPELINE_MAX = 512
+"""Commands in one pipeline: bounds what is held in memory on both sides."""
+
+TRIES_MAX = 20
+"""How often a row is read and folded again when other writers are faster."""
+
+
+@dataclass
+class WriteCounts:
+    """What the writes did, added up over a writer's life."""
+
+    written: int = 0
+    conflicts: int = 0
+    unchanged: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+Change = Callable[[StreamRow], StreamRow | None]
+"""From the stored row to the row to write, or None when there is nothing to write. May be called several times."""
+
+
+class RowWriter:
+    """Writes the rows of any view through one Redis client."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self.counts = WriteCounts()
+
+    def update_stream_rows(self, view: StreamView, changes: Mapping[bytes, Change]) -> None:
+        """Apply each change to the row at its key by compare-and-set; a conflict reads and changes that row again.
+
+        Raises WriteConflictError when a row still conflicts after TRIES_MAX tries, OnlineStoreUnavailableError when
+        Redis is away. Rows written before stay written: a change must be safe to repeat.
+        """
+        keys = list(changes)
+        for begin in range(0, len(keys), PIPELINE_MAX):
+            waiting = keys[begin : begin + PIPELINE_MAX]
+            for _ in range(TRIES_MAX):
+                waiting = self._try_stream_rows(view, waiting, changes)
+                if not waiting:
+                    break
+            else:
+                raise WriteConflictError(
+                    f"view {view.name!r}: {len(waiting)} rows kept changing for {TRIES_MAX} tries; "
+                    "are two backfills of the view running?"
+                )
+
+    def write_batch_rows(self, view: BatchView, rows: Sequence[tuple[bytes, BatchRow]]) -> int:
+        """Write each row unless a newer one is stored. Returns how many were written; the rest were older.
+
+        Raises OnlineStoreUnavailableError when Redis is away.
+        """
+        written = 0
+        for begin in range(0, len(rows), PIPELINE_MAX):
+            calls = [
+                (key, [encode_batch_row(view, row), view.ttl_ms]) for key, row in rows[begin : begin + PIPELINE_MAX]
+            ]
+            written += sum(self._run(NEWER_WINS, calls))
+        self.counts.written += written
+        self.counts.unchanged += len(rows) - written
+        return written
+
+    def _try_stream_rows(self, view: StreamView, keys: Sequence[bytes], changes: Mapping[bytes, Change]) -> list[bytes]:
+        """One read and one write of the rows; returns the keys whose rows changed in between."""
+        life_ms = max(view.spec.reach_ms, view.ttl_ms) + KEEP_SLACK_MS
+        calls = []
+        for key, data in zip(keys, self._get(keys), strict=True):
+            stored = self._decode(view, data)
+            changed = changes[key](stored)
+            if changed is None:
+                self.counts.unchanged += 1
+                continue
+            expected = b"" if data is None else data[VERSION_SLICE]
+            fresh = StreamRow(changed.state, _next_version(stored.version), changed.applied)
+            calls.append((key, [expected, encode_stream_row(view.spec, fresh), life_ms]))
+        results = self._run(COMPARE_AND_SET, calls)
+        lost = [key for (key, _), done in zip(calls, results, strict=True) if not done]
+        self.counts.written += len(calls) - len(lost)
+        self.counts.conflicts += len(lost)
+        return lost
+
+    def _decode(self, view: StreamView, data: bytes | None) -> StreamRow:
+        if data is not None:
+            try:
+                return decode_stream_row(view.spec, data)
+            except RowRefusedError as error:
+                self.counts.refused[error.reason] = self.counts.refused.get(error.reason, 0) + 1
+        return StreamRow(empty_row(view.spec), 0, {})
+
+    def _get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        with unavailable_if_redis_fails():
+            pipeline = self._client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.get(key)
+            return list(pipeline.execute())
+
+    def _run(self, script: str, calls: Sequence[tuple[bytes, Sequence[Any]]]) -> list[int]:
+        if not calls:
+            return []
+        with unavailable_if_redis_fails():
+            sha = self._client.script_load(script)
+            pipeline = self._client.pipeline(transaction=False)
+            for key, arguments in calls:
+                pipeline.evalsha(sha, 1, key, *arguments)
+            return [int(result) for result in pipeline.execute()]
+
+
+@contextmanager
+def unavailable_if_redis_fails() -> Iterator[None]:
+    """Turns redis-py's errors into OnlineStoreUnavailableError."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise OnlineStoreUnavailableError(f"Redis did not do what was asked: {error}") from error
+
+
+def _next_version(version: int) -> int:
+    """A row that is new, or new again after it expired, starts anywhere, so that an old version never fits it."""
+    return version + 1 if version else secrets.randbits(62) + 1

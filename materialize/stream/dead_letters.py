@@ -1,0 +1,130 @@
+"""Dead letters: records that could not be used, kept with the reason in the same log, to be looked at and counted.
+
+The letters of `<topic>` are the records of the topic `<topic>.dead-letters`: one JSON object each.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from materialize.stream.errors import UnknownTopicError
+from materialize.stream.log import EventLog, EventLogProducer, Record
+
+SUFFIX = ".dead-letters"
+VALUE_BYTES_MAX = 512 * 1024
+"""More of a value is cut off, and marked so: in base64 it must fit a record of the log (Kafka: 1 MiB)."""
+
+UNREADABLE = "unreadable_letter"
+"""The reason given for a record of a dead-letter topic that is no letter."""
+
+_TEXT_CHARS_MAX = 2_000
+_KEY_BYTES_MAX = 4 * 1024
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """One letter. `reason` is a stable word, `detail` a sentence; `key` and `value` are the original bytes (base64
+    in JSON), cut to `VALUE_BYTES_MAX` of `value_bytes`; `at_ms` is when it was put here, milliseconds UTC."""
+
+    reason: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    at_ms: int
+    key: bytes | None
+    value: bytes
+    value_bytes: int
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether `value` is only the beginning of the original."""
+        return len(self.value) < self.value_bytes
+
+
+def dead_letter_topic(topic: str) -> str:
+    """The topic that holds the dead letters of `topic`."""
+    return topic + SUFFIX
+
+
+class DeadLetters:
+    """Puts records aside in their log, and reads them back."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._producer: EventLogProducer | None = None
+        self._topics: set[str] = set()
+
+    def put(self, record: Record, reason: str, detail: str, at_ms: int) -> None:
+        """Queue a letter about `record`; any bytes will do. It is safe after `flush`, so flush before you commit.
+
+        Makes the dead-letter topic (one partition) at its first letter. Raises LogUnavailableError.
+        """
+        topic = dead_letter_topic(record.topic)
+        if topic not in self._topics:
+            self._log.ensure_topics([topic], partitions=1)
+            self._topics.add(topic)
+        letter = DeadLetter(
+            reason=_text(reason),
+            detail=_text(detail),
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            at_ms=at_ms,
+            key=None if record.key is None else record.key[:_KEY_BYTES_MAX],
+            value=record.value[:VALUE_BYTES_MAX],
+            value_bytes=len(record.value),
+        )
+        self._open_producer().send(topic, f"{record.partition}:{record.offset}".encode(), msgspec.json.encode(letter))
+
+    def flush(self, timeout_ms: int) -> None:
+        """Return when all letters are acknowledged. Raises ProduceError."""
+        if self._producer is not None:
+            self._producer.flush(timeout_ms)
+
+    def list(self, topic: str, max_letters: int = 100) -> list[DeadLetter]:
+        """The newest letters of `topic`, oldest first; a record that is no letter is shown as one, `UNREADABLE`."""
+        try:
+            records = self._log.tail(dead_letter_topic(topic), max_letters)
+        except UnknownTopicError:  # there never was one
+            return []
+        return [_letter(record) for record in records]
+
+    def count(self, topic: str) -> int:
+        """How many letters of `topic` the log holds. A replay after a crash may have put one down twice."""
+        try:
+            return self._log.size(dead_letter_topic(topic))
+        except UnknownTopicError:
+            return 0
+
+    def close(self) -> None:
+        """Flush and free the producer. Raises ProduceError."""
+        if self._producer is not None:
+            self._producer.close()
+            self._producer = None
+
+    def _open_producer(self) -> EventLogProducer:
+        if self._producer is None:
+            self._producer = self._log.producer()
+        return self._producer
+
+
+def _text(text: str) -> str:
+    """`text` as it can be written in JSON: lone surrogates replaced, and of bounded length."""
+    return text[:_TEXT_CHARS_MAX].encode("utf-8", "replace").decode()
+
+
+def _letter(record: Record) -> DeadLetter:
+    try:
+        return msgspec.json.decode(record.value, type=DeadLetter)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return DeadLetter(
+            reason=UNREADABLE,
+            detail=str(error),
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            at_ms=record.timestamp_ms,
+            key=record.key,
+            value=record.value,
+            value_bytes=len(record.value),
+        )

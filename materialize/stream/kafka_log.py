@@ -1,0 +1,406 @@
+"""The event log on Apache Kafka: the only module that imports kafka. See `materialize.stream.log`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import Any
+
+import kafka
+from kafka import errors as kafka_errors
+from kafka.structs import OffsetAndMetadata
+
+from materialize.stream.errors import (
+    CommitRejectedError,
+    LogUnavailableError,
+    ProduceError,
+    RecordsLostError,
+    StreamError,
+    UnknownTopicError,
+)
+from materialize.stream.log import KafkaLogSettings, Record, Start, TopicPartition, check_topic_name
+
+_FETCH_WAIT_MS = 50  # the broker answers at once when there are records; this bounds an idle fetch
+_FETCH_BYTES_MAX = 4 * 1024 * 1024
+_RECORD_BYTES_MAX = 1024 * 1024  # the broker's default `message.max.bytes`, less would split nothing, more be refused
+_HEARTBEATS_PER_SESSION = 3
+
+
+class KafkaLog:
+    """See `EventLog`."""
+
+    def __init__(self, settings: KafkaLogSettings) -> None:
+        """Connects at first use."""
+        self._settings = settings
+
+    def ensure_topics(self, names: Sequence[str], partitions: int | None = None) -> dict[str, int]:
+        """See `EventLog.ensure_topics`. Raises ValueError for a name that is none."""
+        for name in names:
+            check_topic_name(name)
+        wanted = {
+            "num_partitions": partitions or self._settings.partitions,
+            "replication_factor": self._settings.replication_factor,
+            "configs": {"retention.ms": str(self._settings.retention_ms)},
+        }
+        with _translated(), closing(self._admin()) as admin:
+            missing = set(names).difference(admin.list_topics())
+            with suppress(kafka_errors.TopicAlreadyExistsError):  # somebody was faster
+                if missing:
+                    admin.create_topics(dict.fromkeys(sorted(missing), wanted), wait_for_metadata=True)
+            described = admin.describe_topics(list(names))
+        return {topic["name"]: len(topic["partitions"]) for topic in described}
+
+    def delete_topics(self, names: Sequence[str]) -> None:
+        """See `EventLog.delete_topics`."""
+        with _translated(), closing(self._admin()) as admin:
+            existing = set(names).intersection(admin.list_topics())
+            with suppress(kafka_errors.UnknownTopicOrPartitionError):  # somebody was faster
+                if existing:
+                    admin.delete_topics(sorted(existing))
+
+    def consumer(self, topics: Sequence[str], group: str, start: Start = "earliest") -> KafkaConsumer:
+        """See `EventLog.consumer`."""
+        client = self._client(group, start)
+        try:
+            for topic in topics:
+                _partitions_of(client, topic)
+        except StreamError:
+            client.close()
+            raise
+        return KafkaConsumer(client, topics, start, self._settings.timeout_ms)
+
+    def producer(self) -> KafkaProducer:
+        """See `EventLog.producer`. Raises LogUnavailableError."""
+        return KafkaProducer(self._settings)
+
+    def async_publisher(self) -> KafkaAsyncPublisher:
+        """See `EventLog.async_publisher`."""
+        return KafkaAsyncPublisher(self._settings)
+
+    def size(self, topic: str) -> int:
+        """See `EventLog.size`."""
+        with closing(self._client(None, "earliest")) as client:
+            return sum(end - begin for begin, end in _spans(client, topic).values())
+
+    def tail(self, topic: str, max_records: int) -> list[Record]:
+        """See `EventLog.tail`."""
+        with closing(self._client(None, "earliest")) as client:
+            spans = {p: span for p, span in _spans(client, topic).items() if span[0] < span[1]}
+            records = _read_spans(client, spans, max_records, self._settings.timeout_ms)
+        records.sort(key=lambda record: (record.timestamp_ms, record.partition, record.offset))
+        return records[-max_records:]
+
+    def close(self) -> None:
+        """See `EventLog.close`: nothing is held."""
+
+    def _admin(self) -> Any:
+        return kafka.KafkaAdminClient(
+            bootstrap_servers=self._settings.bootstrap_servers, **_timeouts(self._settings.timeout_ms)
+        )
+
+    def _client(self, group: str | None, start: Start) -> Any:
+        with _translated():
+            return kafka.KafkaConsumer(
+                bootstrap_servers=self._settings.bootstrap_servers,
+                group_id=group,
+                enable_auto_commit=False,
+                auto_offset_reset=start,
+                allow_auto_create_topics=False,
+                fetch_max_wait_ms=_FETCH_WAIT_MS,
+                max_partition_fetch_bytes=_FETCH_BYTES_MAX,
+                session_timeout_ms=self._settings.session_timeout_ms,
+                heartbeat_interval_ms=self._settings.session_timeout_ms // _HEARTBEATS_PER_SESSION,
+                metrics_enabled=False,
+                bootstrap_timeout_ms=self._settings.timeout_ms,
+            )
+
+
+class KafkaConsumer:
+    """See `EventLogConsumer`."""
+
+    def __init__(self, client: Any, topics: Sequence[str], start: Start, timeout_ms: int) -> None:
+        self._client = client
+        self._start = start
+        self._timeout_ms = timeout_ms
+        self._committed: dict[TopicPartition, int] = {}
+        self._expected: dict[TopicPartition, int] = {}
+        self._assigned: frozenset[TopicPartition] = frozenset()
+        self._held: list[Record] = []
+        client.subscribe(list(topics))
+
+    def poll(self, max_records: int, timeout_ms: int) -> list[Record]:
+        """See `EventLogConsumer.poll`."""
+        if not self._held:
+            with _translated():
+                batches = self._client.poll(timeout_ms=timeout_ms, max_records=max_records)
+            batches = {_ours(partition): batch for partition, batch in batches.items()}
+            self._note_assignment(batches)
+            self._held = [_record_of(found) for batch in batches.values() for found in batch]
+            for partition, batch in batches.items():
+                self._check_not_overtaken(partition, batch[0].offset, batch[-1].offset + 1)
+        records, self._held = self._held, []
+        return records
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """See `EventLogConsumer.commit`."""
+        owned = {p: OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items() if p in self._assigned}
+        try:
+            if owned:
+                with _translated():
+                    self._client.commit({_theirs(p): o for p, o in owned.items()}, timeout_ms=self._timeout_ms)
+        except CommitRejectedError:
+            raise CommitRejectedError(offsets.keys()) from None
+        self._committed.update((partition, offsets[partition]) for partition in owned)
+        if len(owned) < len(offsets):
+            raise CommitRejectedError(offsets.keys() - owned.keys())
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        """See `EventLogConsumer.assignment`."""
+        return self._assigned
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """See `EventLogConsumer.lag`."""
+        theirs = [_theirs(partition) for partition in sorted(self._assigned)]
+        if not theirs:
+            return {}
+        with _translated():
+            ends = self._client.end_offsets(theirs, timeout_ms=self._timeout_ms)
+            begins = self._client.beginning_offsets(theirs, timeout_ms=self._timeout_ms)
+        return {_ours(p): ends[p] - max(begins[p], self._committed.get(_ours(p), 0)) for p in theirs}
+
+    def close(self) -> None:
+        """See `EventLogConsumer.close`."""
+        with suppress(LogUnavailableError), _translated():  # the session of a lost consumer ends by itself
+            self._client.close(autocommit=False, timeout_ms=self._timeout_ms)
+        self._assigned = frozenset()
+
+    def _note_assignment(self, batches: Mapping[TopicPartition, Sequence[Any]]) -> None:
+        """Learn the commits of partitions that are new to us, so that lag and gaps can be told."""
+        assigned = frozenset(_ours(partition) for partition in self._client.assignment())
+        if assigned == self._assigned:
+            return
+        for partition in self._assigned - assigned:
+            self._committed.pop(partition, None)
+            self._expected.pop(partition, None)
+        new = assigned - self._assigned
+        self._assigned = assigned
+        for partition in sorted(new):
+            with _translated():
+                committed = self._client.committed(_theirs(partition), timeout_ms=self._timeout_ms)
+            if committed is not None:
+                self._committed[partition] = self._expected[partition] = committed
+            elif self._start == "latest":
+                self._pin_start(partition, batches.get(partition))
+
+    def _pin_start(self, partition: TopicPartition, batch: Sequence[Any] | None) -> None:
+        """Commit where "latest" was, lest a crash before the first commit skips what came since."""
+        with _translated():
+            position = self._client.position(_theirs(partition), timeout_ms=self._timeout_ms)
+        with suppress(CommitRejectedError):  # the next owner pins it
+            self.commit({partition: batch[0].offset if batch else position})
+
+    def _check_not_overtaken(self, partition: TopicPartition, first: int, following: int) -> None:
+        expected = self._expected.get(partition)
+        self._expected[partition] = following
+        if expected is None or first <= expected:
+            return
+        with _translated():
+            begin = self._client.beginning_offsets([_theirs(partition)], timeout_ms=self._timeout_ms)
+        if begin[_theirs(partition)] > expected:  # else a gap of compaction or of a transaction's marker
+            raise RecordsLostError(partition, expected, first)
+
+
+class KafkaProducer:
+    """See `EventLogProducer`. Idempotent, acknowledged by all replicas in sync, batched over 5 ms."""
+
+    def __init__(self, settings: KafkaLogSettings) -> None:
+        self._timeout_ms = settings.timeout_ms
+        self._client = _producer(settings, linger_ms=5)
+        self._sent = 0
+        self._acknowledged = 0
+        self._causes: list[BaseException] = []
+
+    def send(self, topic: str, key: bytes, value: bytes) -> None:
+        """See `EventLogProducer.send`. Blocks up to the settings' `timeout_ms` when the buffer is full."""
+        self._sent += 1
+        try:
+            future = self._client.send(topic, key=key, value=value)
+        except kafka_errors.KafkaError as error:
+            self._causes.append(_cause(topic, error))
+            return
+        future.add_callback(self._note_acknowledged)
+        future.add_errback(lambda error: self._causes.append(_cause(topic, error)))
+
+    def flush(self, timeout_ms: int) -> None:
+        """See `EventLogProducer.flush`. Records still under way at the deadline count as not acknowledged."""
+        try:
+            self._client.flush(timeout=timeout_ms / 1000)
+        except kafka_errors.KafkaTimeoutError as error:
+            self._causes.append(error)
+        missing, causes = self._sent - self._acknowledged, self._causes
+        self._sent, self._acknowledged, self._causes = 0, 0, []
+        if missing > 0:
+            raise ProduceError(missing, causes[0])
+
+    def close(self) -> None:
+        """See `EventLogProducer.close`."""
+        try:
+            self.flush(self._timeout_ms)
+        finally:
+            self._client.close(timeout=self._timeout_ms / 1000)
+
+    def _note_acknowledged(self, _metadata: object) -> None:
+        self._acknowledged += 1  # only ever called by the client's one sending thread
+
+
+class KafkaAsyncPublisher:
+    """See `AsyncEventLogPublisher`. The client's own thread sends; its acknowledgements wake the event loop."""
+
+    def __init__(self, settings: KafkaLogSettings) -> None:
+        self._settings = settings
+        self._opening = asyncio.Lock()
+        self._client: Any = None
+
+    async def publish(self, topic: str, key: bytes, value: bytes) -> None:
+        """See `AsyncEventLogPublisher.publish`."""
+        client = await self._opened()
+        loop = asyncio.get_running_loop()
+        acknowledged: asyncio.Future[None] = loop.create_future()
+
+        def settle(cause: BaseException | None) -> None:
+            if not acknowledged.done():  # its caller may have been cancelled
+                acknowledged.set_exception(cause) if cause else acknowledged.set_result(None)
+
+        try:
+            future = await asyncio.to_thread(client.send, topic, key=key, value=value)
+        except kafka_errors.KafkaError as error:
+            raise _publish_error(topic, error) from error
+        future.add_callback(lambda _: loop.call_soon_threadsafe(settle, None))
+        future.add_errback(lambda error: loop.call_soon_threadsafe(settle, _publish_error(topic, error)))
+        await acknowledged
+
+    async def close(self) -> None:
+        """See `AsyncEventLogPublisher.close`; what is under way is sent first."""
+        if self._client is not None:
+            await asyncio.to_thread(self._client.close, timeout=self._settings.timeout_ms / 1000)
+
+    async def _opened(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                self._client = await asyncio.to_thread(_producer, self._settings, 1)
+        return self._client
+
+
+def broker_answers(bootstrap_servers: str, timeout_ms: int) -> bool:
+    """Whether a broker answers a metadata request and knows its controller, within about `timeout_ms`."""
+    try:
+        with closing(kafka.KafkaAdminClient(bootstrap_servers=bootstrap_servers, **_timeouts(timeout_ms))) as admin:
+            return bool(admin.describe_cluster()["brokers"])
+    except kafka_errors.KafkaError:
+        return False
+
+
+def _timeouts(timeout_ms: int) -> dict[str, int]:
+    return {"bootstrap_timeout_ms": timeout_ms, "request_timeout_ms": timeout_ms}
+
+
+def _producer(settings: KafkaLogSettings, linger_ms: int) -> Any:
+    with _translated():
+        return kafka.KafkaProducer(
+            bootstrap_servers=settings.bootstrap_servers,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=linger_ms,
+            batch_size=64 * 1024,
+            max_request_size=_RECORD_BYTES_MAX,
+            max_block_ms=settings.timeout_ms,
+            request_timeout_ms=settings.timeout_ms,
+            delivery_timeout_ms=2 * settings.timeout_ms,
+            bootstrap_timeout_ms=settings.timeout_ms,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+
+
+def _cause(topic: str, error: BaseException) -> BaseException:
+    is_unknown = isinstance(error, kafka_errors.UnknownTopicOrPartitionError)
+    return UnknownTopicError(topic) if is_unknown else error
+
+
+def _publish_error(topic: str, error: BaseException) -> StreamError:
+    cause = _cause(topic, error)
+    return cause if isinstance(cause, StreamError) else ProduceError(1, cause)
+
+
+def _partitions_of(client: Any, topic: str) -> list[Any]:
+    with _translated():
+        numbers = client.partitions_for_topic(topic)
+    if not numbers:
+        raise UnknownTopicError(topic)
+    return [kafka.TopicPartition(topic, number) for number in sorted(numbers)]
+
+
+def _spans(client: Any, topic: str) -> dict[Any, tuple[int, int]]:
+    """Per partition the first offset and the one after the last."""
+    partitions = _partitions_of(client, topic)
+    with _translated():
+        begins, ends = client.beginning_offsets(partitions), client.end_offsets(partitions)
+    return {partition: (begins[partition], ends[partition]) for partition in partitions}
+
+
+def _read_spans(
+    client: Any,
+    spans: Mapping[Any, tuple[int, int]],
+    max_records: int,
+    timeout_ms: int,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Record]:
+    """The newest `max_records` of each span. Raises LogUnavailableError if the ends are not reached in time."""
+    client.assign(list(spans))
+    for partition, (begin, end) in spans.items():
+        client.seek(partition, max(begin, end - max_records))
+    records: list[Record] = []
+    deadline = clock() + timeout_ms / 1000
+    while any(client.position(partition) < end for partition, (_, end) in spans.items()):
+        if clock() >= deadline:
+            raise LogUnavailableError(f"Kafka did not deliver the records within {timeout_ms} ms: try again")
+        with _translated():
+            found = client.poll(timeout_ms=_FETCH_WAIT_MS)
+        records.extend(_record_of(one) for batch in found.values() for one in batch)
+    return records
+
+
+def _record_of(found: Any) -> Record:
+    value = b"" if found.value is None else found.value  # a tombstone is an empty value
+    return Record(found.topic, found.partition, found.offset, found.key, value, found.timestamp)
+
+
+def _ours(partition: Any) -> TopicPartition:
+    return TopicPartition(partition.topic, partition.partition)
+
+
+def _theirs(partition: TopicPartition) -> Any:
+    return kafka.TopicPartition(partition.topic, partition.partition)
+
+
+_REJECTIONS = (
+    kafka_errors.CommitFailedError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.RebalanceInProgressError,
+    kafka_errors.UnknownMemberIdError,
+)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of the client as ours: what may pass is LogUnavailableError, a lost membership CommitRejectedError."""
+    try:
+        yield
+    except _REJECTIONS as error:
+        raise CommitRejectedError(()) from error
+    except kafka_errors.KafkaError as error:
+        if isinstance(error, kafka_errors.RetriableError):
+            raise LogUnavailableError(f"Kafka cannot be reached or is too slow: {error}") from error
+        raise StreamError(f"Kafka refused a request of the event log: {error}") from error

@@ -1,1 +1,64 @@
-"""How a feature vector becomes a score and an explanation: train, export, bundle, scorer, explain."""
+"""How a feature vector becomes a score and an explanation: train, export, bundle, scorer, explain.
+
+Training (`models.train`, `models.metrics`) needs the extra `train` and is imported by its own name.
+"""
+
+from models.bundle import Bundle, BundleDraft, Reason
+from models.errors import (
+    BundleCorruptError,
+    BundleError,
+    BundleNotFoundError,
+    ExportMismatchError,
+    GoldenMismatchError,
+    InputError,
+    ModelError,
+    TrainingError,
+    UnsafeNameError,
+    UnsupportedModelError,
+)
+from models.explain import Explainer, Explanation
+from models.manifest import (
+    ExplanationSpec,
+    Feature,
+    Manifest,
+    Metrics,
+    ModelCard,
+    OperatingPoint,
+    Service,
+    Thresholds,
+    TrainingData,
+)
+from models.scorer import Scorer, Scores
+from models.store import CHAMPION, AliasChange, ModelStore
+
+__all__ = [
+    "CHAMPION",
+    "AliasChange",
+    "Bundle",
+    "BundleCorruptError",
+    "BundleDraft",
+    "BundleError",
+    "BundleNotFoundError",
+    "Explainer",
+    "Explanation",
+    "ExplanationSpec",
+    "ExportMismatchError",
+    "Feature",
+    "GoldenMismatchError",
+    "InputError",
+    "Manifest",
+    "Metrics",
+    "ModelCard",
+    "ModelError",
+    "ModelStore",
+    "OperatingPoint",
+    "Reason",
+    "Scorer",
+    "Scores",
+    "Service",
+    "Thresholds",
+    "TrainingData",
+    "TrainingError",
+    "UnsafeNameError",
+    "UnsupportedModelError",
+]

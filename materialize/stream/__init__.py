@@ -1,1 +1,53 @@
-"""Event sources, the worker that folds them into rows, and dead letters."""
+"""The event log (Kafka, or Redis Streams on one machine), the worker that folds it into rows, and dead letters."""
+
+from materialize.stream.dead_letters import DeadLetter, DeadLetters, dead_letter_topic
+from materialize.stream.errors import (
+    CommitRejectedError,
+    InvalidOffsetError,
+    LogUnavailableError,
+    ProduceError,
+    RecordsLostError,
+    StreamError,
+    UnknownTopicError,
+)
+from materialize.stream.log import (
+    AsyncEventLogPublisher,
+    EventLog,
+    EventLogConsumer,
+    EventLogProducer,
+    EventLogSettings,
+    KafkaLogSettings,
+    Record,
+    RedisLogSettings,
+    TopicPartition,
+    next_offsets,
+)
+from materialize.stream.open_log import open_event_log
+from materialize.stream.worker import StreamWorker, WorkerCounts, WorkerSettings
+
+__all__ = [
+    "AsyncEventLogPublisher",
+    "CommitRejectedError",
+    "DeadLetter",
+    "DeadLetters",
+    "EventLog",
+    "EventLogConsumer",
+    "EventLogProducer",
+    "EventLogSettings",
+    "InvalidOffsetError",
+    "KafkaLogSettings",
+    "LogUnavailableError",
+    "ProduceError",
+    "Record",
+    "RecordsLostError",
+    "RedisLogSettings",
+    "StreamError",
+    "StreamWorker",
+    "TopicPartition",
+    "UnknownTopicError",
+    "WorkerCounts",
+    "WorkerSettings",
+    "dead_letter_topic",
+    "next_offsets",
+    "open_event_log",
+]

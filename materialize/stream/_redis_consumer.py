@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import redis
 
 from materialize.stream._redis_layout import Layout, entry_id_of, offset_of, record_of, translated
+from materialize.stream._redis_scripts import CLAIM, COMMIT, COUNT_PAGE, FIRST_IDS, JOIN, RELEASE, SPAN
 from materialize.stream.errors import CommitRejectedError, LogUnavailableError, RecordsLostError
 from materialize.stream.log import Record, Start, TopicPartition
 
@@ -30,62 +31,6 @@ LAG_EXACT_MAX = 20_000
 
 _LAG_PAGE = 500  # bounds how long one count keeps the server from others
 _CLAIM_RETRY_MS = 100
-
-_JOIN = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return redis.call('ZRANGE', KEYS[1], 0, -1)
-"""
-
-_CLAIM = """
-local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] then return false end
-local position = redis.call('GET', KEYS[2])
-if not position then
-  position = '0-0'
-  if ARGV[3] == 'latest' then
-    local newest = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
-    if newest[1] then position = newest[1][1] end
-    redis.call('SET', KEYS[2], position)
-  end
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {owner and 1 or 0, position}
-"""
-
-_COMMIT = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[2], ARGV[2])
-return 1
-"""
-
-_RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1
-"""
-
-_FIRST_IDS = """
-local ids = {}
-for i, stream in ipairs(KEYS) do
-  local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-  ids[i] = first and first[1] or ''
-end
-return ids
-"""
-
-_SPAN = """
-local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
-local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-return {redis.call('XLEN', KEYS[1]), first and first[1] or '0-0', last and last[1] or '0-0'}
-"""
-
-_COUNT_PAGE = """
-local page = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
-return {#page, #page > 0 and page[#page][1] or ARGV[1]}
-"""
 
 
 @dataclass(slots=True)
@@ -146,7 +91,7 @@ class RedisConsumer:
         pipeline = self._client.pipeline(transaction=False)
         for partition, entry_id in ids.items():
             keys = self._lease_key(partition), self._layout.position(partition, self._group)
-            pipeline.eval(_COMMIT, 2, *keys, self._name, entry_id)
+            pipeline.eval(COMMIT, 2, *keys, self._name, entry_id)
         with translated():
             done = dict(zip(ids, pipeline.execute(), strict=True))
         for partition, is_done in done.items():
@@ -202,7 +147,7 @@ class RedisConsumer:
 
     def _share_of(self, topic: str) -> list[TopicPartition]:
         key = self._layout.members(topic, self._group)
-        members = sorted(self._client.eval(_JOIN, 1, key, self._name, self._lease_ms))
+        members = sorted(self._client.eval(JOIN, 1, key, self._name, self._lease_ms))
         rank = members.index(self._name.encode())
         return [TopicPartition(topic, p) for p in range(rank, self._topics[topic], len(members))]
 
@@ -212,7 +157,7 @@ class RedisConsumer:
         for partition in partitions:
             position, stream = self._layout.position(partition, self._group), self._layout.stream(partition)
             keys = self._lease_key(partition), position, stream
-            pipeline.eval(_CLAIM, 3, *keys, self._name, self._lease_ms, self._start)
+            pipeline.eval(CLAIM, 3, *keys, self._name, self._lease_ms, self._start)
         with translated():
             answers = pipeline.execute()
         for partition, answer in zip(partitions, answers, strict=True):
@@ -242,7 +187,7 @@ class RedisConsumer:
     def _release(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:
             with translated():
-                self._client.eval(_RELEASE, 1, self._lease_key(partition), self._name)
+                self._client.eval(RELEASE, 1, self._lease_key(partition), self._name)
             del self._readings[partition]
 
     # Reading
@@ -254,7 +199,7 @@ class RedisConsumer:
             return []
         streams = {self._layout.stream(p): entry_id_of(max(self._readings[p].next_offset - 1, 0)) for p in partitions}
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.eval(_FIRST_IDS, len(streams), *streams)
+        pipeline.eval(FIRST_IDS, len(streams), *streams)
         pipeline.xread(streams, count=max(1, max_records // len(partitions)))
         with translated():
             first_ids, found = pipeline.execute()
@@ -296,14 +241,14 @@ class RedisConsumer:
             self._client.xread(streams or {self._layout.idle: "$"}, count=1, block=block_ms)
 
     def _lag_of(self, stream: str, committed: int) -> int:
-        length, first_id, last_id = self._client.eval(_SPAN, 1, stream)
+        length, first_id, last_id = self._client.eval(SPAN, 1, stream)
         first, last = offset_of(first_id), offset_of(last_id)
         if committed <= first:
             return int(length)
         counted = 0
         after = entry_id_of(committed - 1)
         while counted < LAG_EXACT_MAX:
-            found, after_bytes = self._client.eval(_COUNT_PAGE, 1, stream, after, _LAG_PAGE)
+            found, after_bytes = self._client.eval(COUNT_PAGE, 1, stream, after, _LAG_PAGE)
             counted += int(found)
             after = after_bytes.decode()
             if found < _LAG_PAGE:

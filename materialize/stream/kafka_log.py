@@ -127,32 +127,29 @@ class KafkaConsumer:
         self._committed: dict[TopicPartition, int] = {}
         self._expected: dict[TopicPartition, int] = {}
         self._assigned: frozenset[TopicPartition] = frozenset()
-        self._held: list[Record] = []
+        self._polled: dict[TopicPartition, Sequence[Any]] = {}  # the client gives it once; kept if we then fail
         client.subscribe(list(topics))
 
     def poll(self, max_records: int, timeout_ms: int) -> list[Record]:
         """See `EventLogConsumer.poll`."""
-        if not self._held:
+        if not self._polled:
             with _translated():
                 batches = self._client.poll(timeout_ms=timeout_ms, max_records=max_records)
-            batches = {_ours(partition): batch for partition, batch in batches.items()}
-            self._note_assignment(batches)
-            self._held = [_record_of(found) for batch in batches.values() for found in batch]
-            for partition, batch in batches.items():
-                self._check_not_overtaken(partition, batch[0].offset, batch[-1].offset + 1)
-        records, self._held = self._held, []
-        return records
+            self._polled = {_ours(partition): batch for partition, batch in batches.items()}
+        self._note_assignment()
+        for partition, batch in self._polled.items():
+            self._check_not_overtaken(partition, batch[0].offset, batch[-1].offset + 1)
+        polled, self._polled = self._polled, {}
+        return [_record_of(found) for batch in polled.values() for found in batch]
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """See `EventLogConsumer.commit`."""
-        owned = {p: OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items() if p in self._assigned}
+        owned = {partition: offset for partition, offset in offsets.items() if partition in self._assigned}
         try:
             if owned:
-                with _translated():
-                    self._client.commit({_theirs(p): o for p, o in owned.items()}, timeout_ms=self._timeout_ms)
+                self._commit(owned)
         except CommitRejectedError:
             raise CommitRejectedError(offsets.keys()) from None
-        self._committed.update((partition, offsets[partition]) for partition in owned)
         if len(owned) < len(offsets):
             raise CommitRejectedError(offsets.keys() - owned.keys())
 
@@ -176,40 +173,45 @@ class KafkaConsumer:
             self._client.close(autocommit=False, timeout_ms=self._timeout_ms)
         self._assigned = frozenset()
 
-    def _note_assignment(self, batches: Mapping[TopicPartition, Sequence[Any]]) -> None:
+    def _note_assignment(self) -> None:
         """Learn the commits of partitions that are new to us, so that lag and gaps can be told."""
         assigned = frozenset(_ours(partition) for partition in self._client.assignment())
-        if assigned == self._assigned:
-            return
         for partition in self._assigned - assigned:
             self._committed.pop(partition, None)
             self._expected.pop(partition, None)
-        new = assigned - self._assigned
-        self._assigned = assigned
-        for partition in sorted(new):
+        self._assigned &= assigned
+        for partition in sorted(assigned - self._assigned):
             with _translated():
                 committed = self._client.committed(_theirs(partition), timeout_ms=self._timeout_ms)
             if committed is not None:
                 self._committed[partition] = self._expected[partition] = committed
             elif self._start == "latest":
-                self._pin_start(partition, batches.get(partition))
+                self._pin_start(partition)
+            self._assigned |= {partition}
 
-    def _pin_start(self, partition: TopicPartition, batch: Sequence[Any] | None) -> None:
+    def _pin_start(self, partition: TopicPartition) -> None:
         """Commit where "latest" was, lest a crash before the first commit skips what came since."""
+        batch = self._polled.get(partition)
         with _translated():
-            position = self._client.position(_theirs(partition), timeout_ms=self._timeout_ms)
+            start = batch[0].offset if batch else self._client.position(_theirs(partition), timeout_ms=self._timeout_ms)
         with suppress(CommitRejectedError):  # the next owner pins it
-            self.commit({partition: batch[0].offset if batch else position})
+            self._commit({partition: start})
+
+    def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        wanted = {_theirs(partition): OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
+        with _translated():
+            self._client.commit(wanted, timeout_ms=self._timeout_ms)
+        self._committed.update(offsets)
 
     def _check_not_overtaken(self, partition: TopicPartition, first: int, following: int) -> None:
         expected = self._expected.get(partition)
+        if expected is not None and first > expected:
+            with _translated():
+                begins = self._client.beginning_offsets([_theirs(partition)], timeout_ms=self._timeout_ms)
+            if begins[_theirs(partition)] > expected:  # else a gap of compaction or of a transaction's marker
+                self._expected[partition] = first
+                raise RecordsLostError(partition, expected, first)
         self._expected[partition] = following
-        if expected is None or first <= expected:
-            return
-        with _translated():
-            begin = self._client.beginning_offsets([_theirs(partition)], timeout_ms=self._timeout_ms)
-        if begin[_theirs(partition)] > expected:  # else a gap of compaction or of a transaction's marker
-            raise RecordsLostError(partition, expected, first)
 
 
 class KafkaProducer:

@@ -1,0 +1,276 @@
+"""The stream worker: from the event log into rows, every event counted once.
+
+The protocol, for each micro-batch:
+
+1. Poll records. A partition's records come in offset order, and one member of the group reads it at a time.
+2. Decode and validate each record. What is no valid event goes to the dead letters, with its reason.
+3. For each view of the topic: transform the events, leave out those without the view's key, group them by entity.
+4. For each entity: read its row; leave out events whose offset the row has applied already; fold the rest; note the
+   highest offset of each partition in the row; compare-and-set. When another writer was faster, do this step again.
+5. Flush the dead letters.
+6. Commit the offsets.
+
+A crash before step 6 delivers the batch again: rows that step 4 wrote know its offsets and stay as they are; the others
+take it now. A worker that lost its partitions without knowing (a zombie) applies, row by row, either what the row does
+not have yet, with its offsets, or nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Event as ThreadEvent
+from typing import Any
+
+import numpy as np
+
+from materialize.definitions import DefinitionError, StreamView, ViewEvents
+from materialize.events import (
+    DEFAULT_SKEW_MS,
+    Columns,
+    Event,
+    InvalidEventError,
+    columns_from_events,
+    decode_event,
+)
+from materialize.kernel import EventBlock, FoldCounts, KernelError, fold_events
+from materialize.online import (
+    KeyEncoder,
+    OnlineStoreUnavailableError,
+    RowWriter,
+    StreamRow,
+    WriteConflictError,
+)
+from materialize.stream.dead_letters import DeadLetters
+from materialize.stream.errors import CommitRejectedError, LogUnavailableError, ProduceError, RecordsLostError
+from materialize.stream.log import EventLogConsumer, Record, next_offsets
+
+TRANSFORMATION_FAILED = "transformation_failed"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How much at once, and how long to wait. `skew_ms`: how far ahead of our clock an event may be."""
+
+    batch_records_max: int = 5_000
+    poll_timeout_ms: int = 100
+    flush_timeout_ms: int = 10_000
+    skew_ms: int = DEFAULT_SKEW_MS
+    retry_first_s: float = 0.1
+    retry_max_s: float = 5.0
+
+
+@dataclass
+class WorkerCounts:
+    """What became of everything that was polled, added up over the worker's life.
+
+    records: polled. dead_letters: by reason. The others count an event once for each view: without_key: it has no
+    entity there; replayed: its row had applied its offset; and the kernel's folded, duplicates, owned_by_batch,
+    too_late.
+    """
+
+    records: int = 0
+    dead_letters: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    without_key: int = 0
+    replayed: int = 0
+    folded: int = 0
+    duplicates: int = 0
+    owned_by_batch: int = 0
+    too_late: int = 0
+    records_lost: int = 0
+    commits_rejected: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """The valid events of one topic in a batch, with where each stood in the log."""
+
+    records: Sequence[Record]
+    columns: Columns
+
+
+class StreamWorker:
+    """Folds the events of some topics into the rows of the views that read them."""
+
+    def __init__(
+        self,
+        project: str,
+        views: Iterable[StreamView],
+        consumer: EventLogConsumer,
+        writer: RowWriter,
+        dead_letters: DeadLetters,
+        now_ms: Callable[[], int],
+        settings: WorkerSettings | None = None,
+    ) -> None:
+        self._views: dict[str, list[tuple[StreamView, KeyEncoder]]] = defaultdict(list)
+        for view in views:
+            self._views[view.topic].append((view, KeyEncoder(project, view.name, view.join_keys)))
+        self._consumer = consumer
+        self._writer = writer
+        self._dead_letters = dead_letters
+        self._now_ms = now_ms
+        self._settings = settings or WorkerSettings()
+        self.counts = WorkerCounts()
+
+    def run(self, stop: ThreadEvent, on_batch: Callable[[WorkerCounts], None] | None = None) -> None:
+        """Work until `stop` is set, finishing the batch in hand; an outage is waited out, and nothing is skipped."""
+        while not stop.is_set():
+            records = self._retrying(self._poll, stop)
+            if not records:
+                continue
+            if self._retrying(partial(self._finish, records), stop) and on_batch is not None:
+                on_batch(self.counts)
+
+    def run_once(self) -> int:
+        """Take one micro-batch through the whole protocol. Returns how many records it had.
+
+        Raises LogUnavailableError, OnlineStoreUnavailableError, ProduceError or WriteConflictError; the batch is
+        delivered again to whoever reads the partition next.
+        """
+        records = self._poll()
+        if records:
+            self._finish(records)
+        return len(records)
+
+    def _poll(self) -> list[Record]:
+        try:
+            records = self._consumer.poll(self._settings.batch_records_max, self._settings.poll_timeout_ms)
+        except RecordsLostError as error:
+            self.counts.records_lost += 1
+            _log.error("%s", error)
+            return []
+        self.counts.records += len(records)
+        return records
+
+    def _finish(self, records: Sequence[Record]) -> bool:
+        """Steps 2 to 6 of the protocol."""
+        for topic, decoded in self._decode(records).items():
+            for view, encoder in self._views[topic]:
+                self._fold(view, encoder, decoded)
+        self._dead_letters.flush(self._settings.flush_timeout_ms)
+        try:
+            self._consumer.commit(next_offsets(records))
+        except CommitRejectedError as error:
+            self.counts.commits_rejected += 1
+            _log.warning("%s", error)
+        return True
+
+    def _decode(self, records: Sequence[Record]) -> dict[str, _Decoded]:
+        valid: dict[str, tuple[list[Record], list[Event]]] = defaultdict(lambda: ([], []))
+        now_ms = self._now_ms()
+        for record in records:
+            try:
+                event = decode_event(record.topic, record.value, now_ms, self._settings.skew_ms)
+            except InvalidEventError as error:
+                self._bury(record, error.reason, error.detail)
+                continue
+            kept, events = valid[record.topic]
+            kept.append(record)
+            events.append(event)
+        return {topic: _Decoded(kept, columns_from_events(events)) for topic, (kept, events) in valid.items()}
+
+    def _fold(self, view: StreamView, encoder: KeyEncoder, decoded: _Decoded) -> None:
+        """Steps 3 and 4 for one view."""
+        for records, seen in self._seen(view, decoded):
+            self.counts.without_key += seen.skipped
+            if not len(seen.block):
+                continue
+            rows = seen.rows
+            partitions = np.array([records[row].partition for row in rows], dtype=np.int64)
+            offsets = np.array([records[row].offset for row in rows], dtype=np.int64)
+            folds = {
+                key: _Fold(view, seen.block.take(index), partitions[index], offsets[index])
+                for key, index in _by_key(encoder, seen).items()
+            }
+            self._writer.update_stream_rows(view, {key: fold.change for key, fold in folds.items()})
+            for fold in folds.values():
+                self._add(fold)
+
+    def _seen(self, view: StreamView, decoded: _Decoded) -> list[tuple[Sequence[Record], ViewEvents]]:
+        """The view's events; where the transformation fails, one by one, and the failing ones to the dead letters."""
+        try:
+            return [(decoded.records, view.events(decoded.columns))]
+        except (DefinitionError, KernelError):
+            pass
+        seen: list[tuple[Sequence[Record], ViewEvents]] = []
+        for position, record in enumerate(decoded.records):
+            one = {name: column[position : position + 1] for name, column in decoded.columns.items()}
+            try:
+                seen.append(([record], view.events(one)))
+            except (DefinitionError, KernelError) as error:
+                self._bury(record, TRANSFORMATION_FAILED, str(error))
+        return seen
+
+    def _bury(self, record: Record, reason: str, detail: str) -> None:
+        self._dead_letters.put(record, reason, detail, self._now_ms())
+        self.counts.dead_letters[reason] += 1
+
+    def _add(self, fold: _Fold) -> None:
+        counts = self.counts
+        counts.replayed += fold.replayed
+        counts.folded += fold.counts.folded
+        counts.duplicates += fold.counts.duplicates
+        counts.owned_by_batch += fold.counts.owned_by_batch
+        counts.too_late += fold.counts.too_late
+
+    def _retrying(self, step: Callable[[], Any], stop: ThreadEvent) -> Any:
+        """The step's result, tried until it is done or the worker is told to stop; None then."""
+        wait_s = self._settings.retry_first_s
+        while True:
+            try:
+                return step()
+            except (OnlineStoreUnavailableError, LogUnavailableError, ProduceError, WriteConflictError) as error:
+                self.counts.retries += 1
+                _log.warning("%s; trying again in %.1f s", error, wait_s)
+                if stop.wait(wait_s):
+                    return None
+                wait_s = min(wait_s * 2, self._settings.retry_max_s)
+
+
+class _Fold:
+    """One entity's events of a batch, to be folded into whatever its row is when it is read."""
+
+    def __init__(
+        self,
+        view: StreamView,
+        block: EventBlock,
+        partitions: np.ndarray[Any, np.dtype[np.int64]],
+        offsets: np.ndarray[Any, np.dtype[np.int64]],
+    ) -> None:
+        self._view = view
+        self._block = block
+        self._partitions = partitions
+        self._offsets = offsets
+        self.replayed = 0
+        self.counts = FoldCounts()
+
+    def change(self, stored: StreamRow) -> StreamRow | None:
+        """The row with the events that it has not applied, or None when it has them all. Safe to call again."""
+        applied = np.array([stored.applied.get(int(p), -1) for p in self._partitions], dtype=np.int64)
+        fresh = self._offsets > applied
+        self.replayed = int(len(fresh) - fresh.sum())
+        if not fresh.any():
+            self.counts = FoldCounts()
+            return None
+        state, self.counts = fold_events(self._view.spec, stored.state, self._block.take(fresh))
+        return StreamRow(state, stored.version, self._applied(stored.applied))
+
+    def _applied(self, before: Mapping[int, int]) -> dict[int, int]:
+        after = dict(before)
+        for partition, offset in zip(self._partitions.tolist(), self._offsets.tolist(), strict=True):
+            after[partition] = max(after.get(partition, -1), offset)
+        return after
+
+
+def _by_key(encoder: KeyEncoder, seen: ViewEvents) -> dict[bytes, list[int]]:
+    """The positions of each entity's events, by its row's key."""
+    positions: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for position, values in enumerate(zip(*seen.keys, strict=True)):
+        positions[values].append(position)
+    return {encoder.key(values): index for values, index in positions.items()}

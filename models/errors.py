@@ -1,0 +1,55 @@
+"""What can go wrong with a model, each with what to do about it.
+
+ModelError
+├── UnsupportedModelError   the model uses something that cannot be served or explained exactly
+├── ExportMismatchError     the exported graph does not compute what the native model computes
+├── TrainingError           the training set cannot give a model
+├── InputError              rows or arguments of a wrong shape, type or value
+└── BundleError             a bundle on disk cannot be trusted
+    ├── BundleNotFoundError   no such model, version, alias or file
+    ├── BundleCorruptError    contents differ from what was published
+    ├── GoldenMismatchError   this machine computes other values than those published
+    └── UnsafeNameError       a name that could leave the store's directory
+"""
+
+from __future__ import annotations
+
+
+class ModelError(Exception):
+    """Base of every error raised by this package."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model uses something that cannot be served or explained exactly."""
+
+
+class ExportMismatchError(ModelError):
+    """The exported graph does not compute what the native model computes."""
+
+
+class TrainingError(ModelError):
+    """The training set or the settings cannot give a model."""
+
+
+class InputError(ModelError):
+    """Rows or arguments of a wrong shape, type or value."""
+
+
+class BundleError(ModelError):
+    """A bundle on disk cannot be trusted."""
+
+
+class BundleNotFoundError(BundleError):
+    """No such model, version, alias or file."""
+
+
+class BundleCorruptError(BundleError):
+    """Contents differ from what was published."""
+
+
+class GoldenMismatchError(BundleError):
+    """This machine computes other values than those published."""
+
+
+class UnsafeNameError(BundleError):
+    """A name that could leave the store's directory."""

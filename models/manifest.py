@@ -1,0 +1,144 @@
+"""What a bundle says about itself: everything that a score depends on, and where it came from."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from models.errors import BundleCorruptError, InputError
+
+SCHEMA_VERSION = 1
+
+
+class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One input of the model. `missing` replaces a missing value; None lets it pass to the model as NaN."""
+
+    ref: str
+    code: str
+    missing: float | None = None
+    description: str = ""
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The feature service whose vectors the model reads, and the fingerprint of its definition."""
+
+    name: str
+    fingerprint: str
+
+
+class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Scores from which on an actor is reviewed or blocked. `None` as precision: the threshold was set by hand."""
+
+    review: float
+    block: float
+    review_precision: float | None = None
+    block_precision: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.review <= self.block:
+            raise InputError(f"thresholds need 0 < review <= block, got {self.review} and {self.block}")
+
+
+class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What flagging every score >= `threshold` does. `precision` is None when nothing is flagged."""
+
+    threshold: float
+    flagged: int
+    precision: float | None
+    recall: float
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Quality on rows later than all rows that the model or its thresholds were fitted on."""
+
+    rows: int
+    positives: int
+    base_rate: float
+    mean_score: float
+    roc_auc: float
+    pr_auc: float
+    log_loss: float
+    review: OperatingPoint
+    block: OperatingPoint
+
+
+class TrainingData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rows behind the model: fingerprint of their content, and the three spans of event time (ms UTC).
+
+    Trees are fitted on [start_ms, tune_ms), thresholds on [tune_ms, test_ms), metrics on [test_ms, end_ms].
+    """
+
+    fingerprint: str
+    rows: int
+    positives: int
+    start_ms: int
+    tune_ms: int
+    test_ms: int
+    end_ms: int
+
+
+class ExplanationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What attributions are measured from: `base_value` is the mean margin of the rows in the file `background`."""
+
+    base_value: float
+    reference: str
+    output_space: str
+    background: str
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The part of a manifest that the publisher writes."""
+
+    model_name: str
+    label: str
+    service: Service
+    features: tuple[Feature, ...]
+    thresholds: Thresholds
+    calibration: str
+    training: TrainingData | None = None
+    metrics: Metrics | None = None
+    settings: dict[str, float] = {}
+    code_fingerprint: str = ""
+    libraries: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for name, values in (("ref", [f.ref for f in self.features]), ("code", [f.code for f in self.features])):
+            repeated = sorted({value for value in values if values.count(value) > 1})
+            if repeated or not values:
+                raise InputError(f"features need one distinct {name} each; repeated: {repeated}")
+
+
+class Manifest(ModelCard, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A card with what publishing adds. `files` maps each file of the bundle to the SHA-256 of its content."""
+
+    schema_version: int
+    explanation: ExplanationSpec
+    files: dict[str, str]
+
+
+def reason_code(ref: str) -> str:
+    """The default public code of `view:feature`: `VIEW_FEATURE` in upper case, other signs as `_`."""
+    return re.sub(r"[^A-Z0-9]+", "_", ref.upper()).strip("_")
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON; equal manifests give equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
+
+
+def decode_manifest(content: bytes) -> Manifest:
+    """Raises BundleCorruptError for JSON that is no manifest of SCHEMA_VERSION."""
+    try:
+        version = msgspec.json.decode(content, type=_Versioned).schema_version
+        if version != SCHEMA_VERSION:
+            raise BundleCorruptError(
+                f"manifest.json has schema version {version}, this release reads {SCHEMA_VERSION}: publish again"
+            )
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, InputError) as error:
+        raise BundleCorruptError(f"manifest.json does not fit its schema ({error}): publish the model again") from error
+
+
+class _Versioned(msgspec.Struct):
+    schema_version: int

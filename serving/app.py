@@ -1,0 +1,86 @@
+"""The Ray Serve application: `serve deploy ray_config.yaml`, or `serving.app:app` by hand.
+
+One deployment: a request is answered by one replica in one process. The only module of serving that knows Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import msgspec
+from ray import serve
+
+from serving.asgi import ScoringApp
+from serving.bootstrap import build_server
+from serving.errors import ModelLoadError
+from serving.fast_path import fast_path_notes
+from serving.settings import Settings
+
+DEPLOYMENT = "scoring"
+MAX_ONGOING_REQUESTS = 64
+MAX_QUEUED_REQUESTS = 256
+
+_LOG = logging.getLogger("ray.serve")
+
+
+class UserConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `user_config` says: model name → alias or version."""
+
+    models: dict[str, str]
+
+
+@serve.deployment(name=DEPLOYMENT, max_ongoing_requests=MAX_ONGOING_REQUESTS, max_queued_requests=MAX_QUEUED_REQUESTS)
+@serve.ingress()
+class Scoring:
+    """One replica. Ray asks it for its ASGI application, then calls `reconfigure` with the user_config."""
+
+    def __init__(self) -> None:
+        _show_package_log()
+        notes = fast_path_notes(os.environ)
+        for note in notes:
+            _LOG.warning(note)
+        if not notes:
+            _LOG.info("Ray Serve's fast path (HAProxy and throughput mode) is on")
+        self._server = build_server(Settings.from_environment(os.environ), notes)
+
+    def __serve_build_asgi_app__(self) -> ScoringApp:
+        return self._server.app
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve other models, without a restart.
+
+        A config that cannot be served is refused: at the start that fails the deployment; later the old models stay,
+        since Ray would answer an exception with a restart of the replica, which then could not start either. The
+        refusal is in the log and in the notes of /readyz.
+        """
+        service = self._server.service
+        try:
+            await service.load(_aliases(user_config))
+        except ModelLoadError as error:
+            if not service.cards():
+                raise
+            _LOG.error("the new user_config is refused, the old models stay: %s", error)
+
+
+def _aliases(user_config: dict[str, Any]) -> dict[str, str]:
+    try:
+        return msgspec.convert(user_config, UserConfig).models
+    except msgspec.ValidationError as error:
+        raise ModelLoadError(f"user_config must look like {{'models': {{name: alias}}}}: {error}") from error
+
+
+def _show_package_log() -> None:
+    """Ray Serve writes only its own logger to the replica's log file: let this package's records go there too."""
+    package = logging.getLogger("serving")
+    for handler in _LOG.handlers:
+        package.addHandler(handler)
+
+
+app = serve.deployment(
+    serve.ingress()(Scoring),
+    name=DEPLOYMENT,
+    max_ongoing_requests=MAX_ONGOING_REQUESTS,
+    max_queued_requests=MAX_QUEUED_REQUESTS,
+).bind()

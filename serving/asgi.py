@@ -1,0 +1,157 @@
+"""The HTTP API as a plain ASGI application: no framework between a request and its answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from importlib import resources
+
+import msgspec
+
+from serving.clock import Clock, Stopwatch
+from serving.decision import Health, ModelList, Readiness
+from serving.errors import MethodNotAllowedError, UnknownPathError
+from serving.http import (
+    HTML,
+    ClientGoneError,
+    Receive,
+    Response,
+    Scope,
+    Send,
+    header,
+    path_of,
+    read_body,
+    require_json,
+    respond,
+    run_lifespan,
+)
+from serving.inputs import decode_request
+from serving.openapi import openapi_document
+from serving.problems import PROBLEM_JSON, headers_of, kind_of, problem_of
+from serving.scoring import ScoringService
+from serving.telemetry import Telemetry
+
+_LOG = logging.getLogger(__name__)
+
+SCORE_PATH = "/v1/score"
+OTHER_ROUTE = "other"
+CLIENT_GONE = 499
+INTERNAL_ERROR = 500
+
+_NO_STORE = (("cache-control", "no-store"),)
+_DOCS_HEADERS = (
+    (
+        "content-security-policy",
+        "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'",
+    ),
+    ("x-content-type-options", "nosniff"),
+)
+
+Handler = Callable[[Scope, Receive], Awaitable[Response]]
+
+
+class ScoringApp:
+    """The ASGI application. It holds no state of its own but its counters."""
+
+    def __init__(
+        self,
+        service: ScoringService,
+        clock: Clock,
+        *,
+        body_bytes_max: int,
+        notes: Sequence[str] = (),
+        shut_down: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`notes` are shown by /readyz beside the service's own; `shut_down` runs when the server stops."""
+        self._service = service
+        self._clock = clock
+        self._body_bytes_max = body_bytes_max
+        self._notes = list(notes)
+        self._shut_down = shut_down
+        self._telemetry = Telemetry()
+        self._encoder = msgspec.json.Encoder()
+        self._openapi = self._encoder.encode(openapi_document())
+        self._docs = resources.files("serving").joinpath("docs.html").read_bytes()
+        self._routes: dict[str, dict[str, Handler]] = {
+            SCORE_PATH: {"POST": self._score},
+            "/v1/models": {"GET": self._list_models},
+            "/healthz": {"GET": self._healthz},
+            "/readyz": {"GET": self._readyz},
+            "/metrics": {"GET": self._metrics},
+            "/openapi.json": {"GET": self._openapi_json},
+            "/docs": {"GET": self._docs_page},
+        }
+
+    @property
+    def routes(self) -> dict[str, tuple[str, ...]]:
+        """Path → methods, without HEAD and OPTIONS, which follow from them."""
+        return {path: tuple(methods) for path, methods in self._routes.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request, or the lifespan. Every failure becomes problem details."""
+        if scope["type"] == "lifespan":
+            await run_lifespan(receive, send, self._shut_down)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        path = path_of(scope)
+        route = path if path in self._routes else OTHER_ROUTE
+        try:
+            response = await self._answer(path, scope, receive)
+        except ClientGoneError:
+            self._telemetry.count_request(route, CLIENT_GONE)
+            return
+        except Exception as error:  # the outermost edge: whatever happened, the client gets an answer
+            response = self._problem(error)
+        self._telemetry.count_request(route, response.status)
+        await respond(send, response, with_body=scope["method"] != "HEAD")
+
+    async def _answer(self, path: str, scope: Scope, receive: Receive) -> Response:
+        handlers = self._routes.get(path)
+        if handlers is None:
+            raise UnknownPathError(f"nothing lives at {path!r}; the paths are {', '.join(self._routes)}")
+        method = str(scope["method"])
+        handler = handlers.get("GET" if method == "HEAD" else method)
+        if handler is not None:
+            return await handler(scope, receive)
+        allow = (*handlers, *(["HEAD"] if "GET" in handlers else []), "OPTIONS")
+        if method == "OPTIONS":
+            return Response(204, headers=(("allow", ", ".join(allow)),))
+        raise MethodNotAllowedError(method, path, allow)
+
+    def _problem(self, error: Exception) -> Response:
+        if kind_of(error).status == INTERNAL_ERROR:
+            _LOG.error("a request failed for a reason that nobody foresaw", exc_info=error)
+        problem = problem_of(error)
+        return Response(problem.status, self._encoder.encode(problem), PROBLEM_JSON, headers_of(error))
+
+    async def _score(self, scope: Scope, receive: Receive) -> Response:
+        require_json(scope)
+        body = await read_body(receive, self._body_bytes_max)
+        now_ms, stopwatch = self._clock.now_ms(), Stopwatch(self._clock.monotonic_ns)
+        request = decode_request(body)
+        decision = await self._service.score(request, now_ms, stopwatch, header(scope, b"traceparent"))
+        self._telemetry.observe(decision)
+        return Response(200, self._encoder.encode(decision), headers=_NO_STORE)
+
+    async def _list_models(self, _scope: Scope, _receive: Receive) -> Response:
+        return Response(200, self._encoder.encode(ModelList(self._service.cards())))
+
+    async def _healthz(self, _scope: Scope, _receive: Receive) -> Response:
+        return Response(200, self._encoder.encode(Health("ok")), headers=_NO_STORE)
+
+    async def _readyz(self, _scope: Scope, _receive: Receive) -> Response:
+        own = await self._service.readiness()
+        readiness = Readiness(ready=own.ready, reasons=own.reasons, notes=[*own.notes, *self._notes])
+        return Response(200 if own.ready else 503, self._encoder.encode(readiness), headers=_NO_STORE)
+
+    async def _metrics(self, scope: Scope, _receive: Receive) -> Response:
+        page, content_type = self._telemetry.render(self._service.cards(), header(scope, b"accept") or "")
+        return Response(200, page, content_type, _NO_STORE)
+
+    async def _openapi_json(self, _scope: Scope, _receive: Receive) -> Response:
+        return Response(200, self._openapi)
+
+    async def _docs_page(self, _scope: Scope, _receive: Receive) -> Response:
+        return Response(200, self._docs, HTML, _DOCS_HEADERS)

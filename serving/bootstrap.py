@@ -1,0 +1,68 @@
+"""The composition root: from settings to a server, with every client opened here and closed here."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from materialize.online import open_reader
+from materialize.stream.log import EventLogSettings, KafkaLogSettings, RedisLogSettings
+from materialize.stream.open_log import open_event_log
+from models.store import ModelStore
+from serving.asgi import ScoringApp
+from serving.clock import Clock
+from serving.scoring import ScoringService
+from serving.settings import Settings
+
+_MS_PER_S = 1000
+_NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The parts of a server that its host needs: `service` to load models, `app` to answer."""
+
+    service: ScoringService
+    app: ScoringApp
+
+
+def system_clock() -> Clock:
+    """The clock of this machine."""
+    return Clock(now_ms=lambda: time.time_ns() // _NS_PER_MS, monotonic_ns=time.perf_counter_ns)
+
+
+def event_log_settings(settings: Settings) -> EventLogSettings:
+    """Kafka where there is one, else streams on the same Redis."""
+    if settings.kafka_servers is not None:
+        return KafkaLogSettings(bootstrap_servers=settings.kafka_servers)
+    return RedisLogSettings(url=settings.redis_url)
+
+
+def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
+    """A server without models: call `service.load` next. `notes` are shown by /readyz.
+
+    Reads the Feast registry, which takes a moment; connects to Redis and the stream at their first use.
+    """
+    reader = open_reader(
+        settings.redis_url, settings.feature_repo, settings.registry, settings.redis_timeout_ms / _MS_PER_S
+    )
+    log = open_event_log(event_log_settings(settings))
+    publisher = log.async_publisher()
+
+    async def shut_down() -> None:
+        await publisher.close()
+        await reader.close()
+        await asyncio.to_thread(log.close)
+
+    service = ScoringService(
+        reader,
+        ModelStore(settings.models),
+        publisher,
+        secrets.token_bytes,
+        publish_timeout_s=settings.publish_timeout_ms / _MS_PER_S,
+    )
+    app = ScoringApp(service, system_clock(), body_bytes_max=settings.body_bytes_max, notes=notes, shut_down=shut_down)
+    return Server(service, app)

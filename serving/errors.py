@@ -1,0 +1,77 @@
+"""What can go wrong between a request and its answer, each with what to do about it.
+
+ServingError
+├── SettingsError              the environment does not describe a server
+├── ModelLoadError             a model cannot be served as asked: what was served before stays
+└── RequestError               the request cannot be answered as it is; `field` is the part at fault, if one is
+    ├── MalformedBodyError       no JSON
+    ├── InvalidFieldError        JSON, but a field is missing, unknown or of a wrong type or value
+    ├── UnknownModelError        no such model here
+    ├── UnknownPathError         nothing lives at this path
+    ├── MethodNotAllowedError    the path has no such method
+    ├── UnsupportedMediaError    the body is not declared as plain JSON
+    └── BodyTooLargeError        more bytes than one request may have
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ServingError(Exception):
+    """Base of every error raised by this package."""
+
+
+class SettingsError(ServingError):
+    """The environment does not describe a server."""
+
+
+class ModelLoadError(ServingError):
+    """A model cannot be served as asked; what was served before stays."""
+
+
+class RequestError(ServingError):
+    """The request cannot be answered as it is. `field` names the part at fault in dots (`entities.ip`), or is None."""
+
+    def __init__(self, detail: str, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+
+
+class MalformedBodyError(RequestError):
+    """The body is not JSON."""
+
+
+class InvalidFieldError(RequestError):
+    """A field is missing, unknown or of a wrong type or value."""
+
+
+class UnknownModelError(RequestError):
+    """No such model is served here."""
+
+    def __init__(self, model: str, served: Iterable[str]) -> None:
+        super().__init__(f"no model {model!r} is served here; the models are {sorted(served)}", "model")
+
+
+class UnknownPathError(RequestError):
+    """Nothing lives at this path."""
+
+
+class MethodNotAllowedError(RequestError):
+    """The path exists, but not with this method; `allow` are those that it has."""
+
+    def __init__(self, method: str, path: str, allow: tuple[str, ...]) -> None:
+        super().__init__(f"{path} does not take {method}; it takes {', '.join(allow)}")
+        self.allow = allow
+
+
+class UnsupportedMediaError(RequestError):
+    """The body is not declared as plain JSON."""
+
+
+class BodyTooLargeError(RequestError):
+    """The body has more bytes than one request may have."""
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__(f"a request body may have at most {bytes_max} bytes")

@@ -1,0 +1,123 @@
+"""Real values of the contract's types: what the OpenAPI document shows, and the tests decode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.decision import (
+    AbsentFeature,
+    Decision,
+    Health,
+    Latency,
+    ModelCard,
+    ModelList,
+    ModelVersion,
+    Readiness,
+    Reason,
+    ServiceVersion,
+    StatusCounts,
+    Thresholds,
+)
+
+_SERVICE = ServiceVersion("ad_click_risk", "5d1f0c2ab94e7733")
+_THRESHOLDS = Thresholds(review=0.41, block=0.87)
+
+
+def example_requests() -> dict[str, dict[str, Any]]:
+    """Bodies of `POST /v1/score`, by what they show."""
+    click = {
+        "event_id": "click-000017",
+        "event_time": 1_795_000_000_000,
+        "event_type": "click",
+        "advertiser_id": "adv-42",
+        "creator_id": "cre-7",
+        "ip": "203.0.113.9",
+        "device_id": "dev-1009",
+        "os": "android",
+        "ms_since_impression": 180,
+    }
+    keys = {name: click[name] for name in ("advertiser_id", "creator_id", "ip", "device_id")}
+    return {
+        "A click, counted and scored": {"model": "ad_click_risk", "event": click},
+        "An actor as it stands, every feature": {"model": "ad_click_risk", "entities": keys, "explain": "full"},
+        "A score without explanation": {"model": "ad_click_risk", "entities": keys, "explain": "none"},
+    }
+
+
+def example_decision() -> Decision:
+    """An answer to the first of the requests."""
+    return Decision(
+        decision_id="019a1f3e-5e00-7c3b-9d52-0c8f4e6a1b27",
+        trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+        mode="live",
+        model=ModelVersion("ad_click_risk", "9c1e5b7a20d34f68"),
+        service=_SERVICE,
+        actor={"advertiser_id": "adv-42", "creator_id": "cre-7", "ip": "203.0.113.9", "device_id": "dev-1009"},
+        actor_known=True,
+        as_of="2026-11-18T11:06:40.000Z",
+        as_of_ms=1_795_000_000_000,
+        score=0.9168273,
+        margin=2.4,
+        verdict="block",
+        thresholds=_THRESHOLDS,
+        reasons=[
+            Reason(
+                code="IP_CLICKS_5M",
+                feature="ip_ad_stats:clicks_5m",
+                description="Clicks from this IP within 5 minutes",
+                value=212.0,
+                age_ms=0,
+                status="PRESENT",
+                attribution=3.1,
+            ),
+            Reason(
+                code="DEVICE_AGE",
+                feature="device_profile:age_days",
+                description="Days since this device was first seen",
+                value=None,
+                age_ms=None,
+                status="NOT_FOUND",
+                attribution=0.9,
+            ),
+        ],
+        base_value=-2.1,
+        attributions_rest=0.5,
+        output_space="log_odds",
+        reference="100 typical rows of the training data",
+        feature_statuses=StatusCounts(present=61, not_found=1),
+        features_absent=[AbsentFeature("device_profile:age_days", "NOT_FOUND")],
+        features=None,
+        degraded=[],
+        latency_ms=Latency(parse=0.03, features=0.31, score=0.05, explain=0.42, publish=0.11, total=0.92),
+    )
+
+
+def example_models() -> ModelList:
+    """What `/v1/models` lists."""
+    card = ModelCard(
+        name="ad_click_risk",
+        alias="champion",
+        version="9c1e5b7a20d34f68",
+        service=_SERVICE,
+        entities=["advertiser_id", "creator_id", "device_id", "ip"],
+        request_fields=["ms_since_impression"],
+        feature_count=62,
+        thresholds=_THRESHOLDS,
+        metrics={"roc_auc": 0.94, "pr_auc": 0.71, "base_rate": 0.06},
+    )
+    return ModelList([card])
+
+
+def example_health() -> Health:
+    """A living process."""
+    return Health("ok")
+
+
+def example_ready() -> Readiness:
+    """A server that answers."""
+    return Readiness(ready=True, reasons=[], notes=[])
+
+
+def example_not_ready() -> Readiness:
+    """A server that cannot answer yet."""
+    return Readiness(ready=False, reasons=["no model is loaded"], notes=[])

@@ -1,0 +1,95 @@
+"""The little HTTP that an ASGI application needs: read a body with a bound, send one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from serving.errors import BodyTooLargeError, UnsupportedMediaError
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = "application/json"
+HTML = "text/html; charset=utf-8"
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its request was complete: nobody waits for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer. `headers` are those beside content type and length."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header field of that lower-case name, or None."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None
+
+
+def path_of(scope: Scope) -> str:
+    """The path below the prefix that the application is mounted at."""
+    path, prefix = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path[len(prefix) :] if prefix and path.startswith(f"{prefix}/") else path
+
+
+def require_json(scope: Scope) -> None:
+    """Raises UnsupportedMediaError when the body is declared as something other than plain JSON."""
+    declared = (header(scope, b"content-type") or JSON).split(";", 1)[0].strip().lower()
+    if declared != JSON and not (declared.startswith("application/") and declared.endswith("+json")):
+        raise UnsupportedMediaError(f"send the header `content-type: {JSON}`, not {declared!r}")
+    encoding = (header(scope, b"content-encoding") or "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaError(f"send the body uncompressed, without `content-encoding: {encoding}`")
+
+
+async def read_body(receive: Receive, bytes_max: int) -> bytes:
+    """The whole body. Raises BodyTooLargeError as soon as there is too much, ClientGoneError when it ends early."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > bytes_max:
+            raise BodyTooLargeError(bytes_max)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def respond(send: Send, response: Response, *, with_body: bool = True) -> None:
+    """Send an answer, for HEAD without its body."""
+    headers = [
+        (b"content-type", response.content_type.encode("latin-1")),
+        (b"content-length", str(len(response.body)).encode()),
+        *((name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers),
+    ]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body if with_body else b""})
+
+
+async def run_lifespan(receive: Receive, send: Send, shut_down: Callable[[], Awaitable[None]]) -> None:
+    """The ASGI lifespan: nothing to do at the start, `shut_down` at the end."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await shut_down()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

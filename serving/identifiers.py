@@ -1,0 +1,47 @@
+"""Names for decisions and traces."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+DECISION_RANDOM_BYTES = 10
+TRACE_RANDOM_BYTES = 16
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a decision is called, and the trace that it belongs to."""
+
+    decision_id: str
+    trace_id: str
+
+
+def decision_id(now_ms: int, random: bytes) -> str:
+    """A UUID version 7 (RFC 9562, section 5.7) of the time and ten random bytes: sorts by time to the millisecond."""
+    bits = (now_ms & (1 << 48) - 1) << 80 | int.from_bytes(random[:DECISION_RANDOM_BYTES])
+    bits = bits & ~(0xF << 76) | 0x7 << 76
+    bits = bits & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=bits))
+
+
+def trace_id_of(traceparent: str) -> str | None:
+    """The trace id of a W3C `traceparent` header, or None when the header is not valid and must be ignored.
+
+    Source: https://www.w3.org/TR/trace-context/#traceparent-header
+    """
+    match = _TRACEPARENT.fullmatch(traceparent)
+    if match is None or (traceparent.startswith("00") and match.group(2)):
+        return None
+    return match.group(1)
+
+
+def rfc3339(time_ms: int) -> str:
+    """Milliseconds since 1970-01-01 UTC as RFC 3339 with three decimals and `Z`."""
+    moment = _EPOCH + timedelta(milliseconds=time_ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,136 @@
+"""A model held against the feature service that it reads, before it may answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from materialize.definitions import DefinitionError
+from materialize.online import OnlineStoreError, ReadPlan
+from models.errors import ModelError
+from models.manifest import Manifest, Metrics
+from serving.decision import ModelCard, ServiceVersion, Thresholds
+from serving.errors import ModelLoadError
+from serving.inputs import InputReader
+from serving.ports import FeatureSource, Model, ModelSource
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFeature:
+    """What an answer says about one feature of a model."""
+
+    ref: str
+    code: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that fits its feature service. `columns` int64[F]: place of each model feature in the plan's vector;
+    `stored` int64[S]: places, in the plan's vector, of the features that come from the store as they are."""
+
+    card: ModelCard
+    model: Model
+    plan: ReadPlan
+    inputs: InputReader
+    features: tuple[ServedFeature, ...]
+    columns: NDArray[np.int64]
+    stored: NDArray[np.int64]
+
+
+def load_models(source: ModelSource, reader: FeatureSource, aliases: Mapping[str, str]) -> dict[str, ServedModel]:
+    """The models (name → alias or version), checked against the registry as it is now.
+
+    Raises ModelLoadError, saying what to do, when there is none, or one cannot be served.
+    """
+    if not aliases:
+        raise ModelLoadError("no model to serve: name at least one, such as {'ad_click_risk': 'champion'}")
+    try:
+        reader.refresh()
+    except (OnlineStoreError, DefinitionError) as error:
+        raise ModelLoadError(f"the feature registry cannot be used: {error}") from error
+    return {name: load_model(source, reader, name, alias) for name, alias in aliases.items()}
+
+
+def load_model(source: ModelSource, reader: FeatureSource, name: str, alias: str) -> ServedModel:
+    """The model that `alias` points at, checked against the registry.
+
+    Raises ModelLoadError, saying what to do, when it is not there, not intact, or made for other features.
+    """
+    try:
+        model = source.load(name, alias)
+        plan = reader.plan(model.manifest.service.name)
+    except (ModelError, OnlineStoreError, DefinitionError) as error:
+        raise ModelLoadError(f"{name}@{alias}: {error}") from error
+    called = f"{name}@{alias} (version {model.version})"
+    _check_service(called, model.manifest, plan)
+    return ServedModel(
+        card=_card(model, plan, name, alias),
+        model=model,
+        plan=plan,
+        inputs=_input_reader(called, plan),
+        features=_features(model.manifest, plan),
+        columns=_columns(called, model.manifest, plan),
+        stored=np.array(sorted(position for _, position in plan.copies), dtype=np.int64),
+    )
+
+
+def _check_service(called: str, manifest: Manifest, plan: ReadPlan) -> None:
+    if manifest.service.fingerprint != plan.fingerprint:
+        raise ModelLoadError(
+            f"{called} was trained on feature service {plan.service!r} {manifest.service.fingerprint}, "
+            f"the registry has {plan.fingerprint}: apply the definitions that it was trained on, or train it again"
+        )
+
+
+def _columns(called: str, manifest: Manifest, plan: ReadPlan) -> NDArray[np.int64]:
+    places = {ref: place for place, ref in enumerate(plan.features)}
+    absent = [feature.ref for feature in manifest.features if feature.ref not in places]
+    if absent:
+        raise ModelLoadError(
+            f"{called} reads {', '.join(absent)}, which feature service {plan.service!r} does not give: "
+            "add them to the service, or train the model again"
+        )
+    return np.array([places[feature.ref] for feature in manifest.features], dtype=np.int64)
+
+
+def _input_reader(called: str, plan: ReadPlan) -> InputReader:
+    try:
+        return InputReader(plan)
+    except KeyError as error:
+        raise ModelLoadError(
+            f"{called}: feature service {plan.service!r} has an entity or a request field of type {error.args[0]}, "
+            "which a JSON request cannot give: use a string or a number"
+        ) from error
+
+
+def _features(manifest: Manifest, plan: ReadPlan) -> tuple[ServedFeature, ...]:
+    described = dict(zip(plan.features, plan.descriptions, strict=True))
+    return tuple(
+        ServedFeature(f.ref, f.code, f.description or described.get(f.ref, "") or f.ref) for f in manifest.features
+    )
+
+
+def _card(model: Model, plan: ReadPlan, name: str, alias: str) -> ModelCard:
+    manifest = model.manifest
+    return ModelCard(
+        name=name,
+        alias=alias,
+        version=model.version,
+        service=ServiceVersion(plan.service, plan.fingerprint),
+        entities=[key.name for key in plan.join_keys],
+        request_fields=[field.name for field in plan.request_fields],
+        feature_count=len(manifest.features),
+        thresholds=Thresholds(manifest.thresholds.review, manifest.thresholds.block),
+        metrics=_metrics(manifest.metrics),
+    )
+
+
+def _metrics(metrics: Metrics | None) -> dict[str, float]:
+    if metrics is None:
+        return {}
+    names = ("roc_auc", "pr_auc", "log_loss", "base_rate", "rows", "positives")
+    return {name: float(getattr(metrics, name)) for name in names}

@@ -1,0 +1,152 @@
+"""The OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.1), built from the contract's types."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+import msgspec
+
+from materialize.events import TOPICS
+from serving import examples
+from serving.decision import Decision, Health, ModelList, Readiness, ScoreRequest
+from serving.problems import INTERNAL, KINDS, PROBLEM_JSON, Problem, ProblemKind
+
+JsonObject = dict[str, Any]
+
+_REF = "#/components/schemas/{name}"
+_SCORE_STATUSES = (400, 404, 413, 415, 422, 500, 503)
+_FIELDS_AT_FAULT = {404: "model", 422: "entities.ip"}
+_DETAILS = {
+    400: "not valid JSON: Input data was truncated",
+    404: "no model 'click_risk' is served here; the models are ['ad_click_risk', 'advertiser_risk']",
+    405: "/v1/score does not take GET; it takes POST, OPTIONS",
+    413: "a request body may have at most 1048576 bytes",
+    415: "send the header `content-type: application/json`, not 'text/plain'",
+    422: "missing: give entities.ip, or an event that carries 'ip'",
+    500: "the failure is in the server's log",
+    503: "Redis did not answer in time: try again",
+}
+_DESCRIPTION = (
+    "Scores actors in advertising (advertisers, creators, and the IPs and devices that link them) from features that "
+    "are fresh to the last event, and says why. Errors are problem details (RFC 9457); `field` names the part of the "
+    "request at fault."
+)
+
+
+def openapi_document() -> JsonObject:
+    """The whole document, ready to be encoded as JSON."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Actor Risk", "version": metadata.version("actor-risk"), "description": _DESCRIPTION},
+        "paths": {
+            "/v1/score": {"post": _score_operation()},
+            "/v1/models": {
+                "get": _get("listModels", "The served models", {200: _json(ModelList, examples.example_models())})
+            },
+            "/healthz": {"get": _get("healthz", "The process lives", {200: _json(Health, examples.example_health())})},
+            "/readyz": {"get": _readiness_operation()},
+            "/metrics": {"get": _get("metrics", "Prometheus metrics of this process", {200: _text("text/plain")})},
+            "/openapi.json": {"get": _get("openapi", "This document", {200: _text("application/json")})},
+            "/docs": {"get": _get("docs", "This document, to read and to try", {200: _text("text/html")})},
+        },
+        "components": {"schemas": _schemas()},
+        "x-problems": [msgspec.to_builtins(_problem(kind)) for kind in (*KINDS.values(), INTERNAL)],
+    }
+
+
+def _score_operation() -> JsonObject:
+    answers = {
+        "200": {
+            "description": "The decision record",
+            "content": {"application/json": _json(Decision, examples.example_decision())},
+        }
+    }
+    answers |= {str(status): _problem_answer(status) for status in _SCORE_STATUSES}
+    answers["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+    shown = {name: {"value": body} for name, body in examples.example_requests().items()}
+    return {
+        "operationId": "score",
+        "summary": "Score an actor now, and say why",
+        "description": "Reads the features as of now, merges the event into them, scores, explains, and publishes the "
+        "event. An actor of whom nothing is known is scored too: `actor_known` is false, its statuses are NOT_FOUND.",
+        "parameters": [
+            {
+                "name": "traceparent",
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string"},
+                "description": "W3C trace context: gives the trace id when the body has none; ignored when not valid",
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _ref(ScoreRequest), "examples": shown}},
+        },
+        "responses": answers,
+    }
+
+
+def _readiness_operation() -> JsonObject:
+    operation = _get("readyz", "Requests can be answered", {200: _json(Readiness, examples.example_ready())})
+    operation["responses"]["503"] = {
+        "description": "Requests cannot be answered, and why",
+        "content": {"application/json": _json(Readiness, examples.example_not_ready())},
+    }
+    return operation
+
+
+def _get(operation_id: str, summary: str, answers: dict[int, JsonObject]) -> JsonObject:
+    return {
+        "operationId": operation_id,
+        "summary": summary,
+        "responses": {
+            **{
+                str(status): {"description": summary, "content": {body.pop("x-media", "application/json"): body}}
+                for status, body in answers.items()
+            },
+            "405": _problem_answer(405),
+        },
+    }
+
+
+def _json(schema: type, example: msgspec.Struct) -> JsonObject:
+    return {"schema": _ref(schema), "example": msgspec.to_builtins(example)}
+
+
+def _text(media: str) -> JsonObject:
+    return {"schema": {"type": "object" if media.endswith("json") else "string"}, "x-media": media}
+
+
+def _problem_answer(status: int) -> JsonObject:
+    kinds = [kind for kind in (*KINDS.values(), INTERNAL) if kind.status == status]
+    return {
+        "description": kinds[0].title,
+        "content": {PROBLEM_JSON: {"schema": _ref(Problem), "example": msgspec.to_builtins(_problem(kinds[0]))}},
+    }
+
+
+def _problem(kind: ProblemKind) -> Problem:
+    return Problem(
+        type=kind.uri,
+        title=kind.title,
+        status=kind.status,
+        detail=_DETAILS[kind.status],
+        field=_FIELDS_AT_FAULT.get(kind.status),
+    )
+
+
+def _ref(schema: type) -> JsonObject:
+    return {"$ref": _REF.format(name=schema.__name__)}
+
+
+def _schemas() -> JsonObject:
+    types = [ScoreRequest, Decision, ModelList, Health, Readiness, Problem, *TOPICS.values()]
+    _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
+    asked = schemas[ScoreRequest.__name__]["properties"]
+    # Raw JSON has no schema of its own: these are decoded by the model's entities, request fields and topics.
+    asked["entities"]["additionalProperties"] = {"type": ["string", "integer"]}
+    asked["request"]["additionalProperties"] = {"type": ["string", "number", "boolean", "null"]}
+    asked["event"] |= {"anyOf": [*(_ref(schema) for schema in TOPICS.values()), {"type": "null"}], "default": None}
+    asked["event_topic"] |= {"enum": [*TOPICS, None]}
+    return schemas

@@ -1,0 +1,86 @@
+"""Errors as problem details (RFC 9457): the one place that maps exceptions to HTTP answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from materialize.online import OnlineStoreUnavailableError
+from serving.errors import (
+    BodyTooLargeError,
+    InvalidFieldError,
+    MalformedBodyError,
+    MethodNotAllowedError,
+    RequestError,
+    UnknownModelError,
+    UnknownPathError,
+    UnsupportedMediaError,
+)
+
+PROBLEM_JSON = "application/problem+json"
+RETRY_AFTER_S = 1
+
+
+class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was wrong (RFC 9457). `type` identifies the kind and leads to its documentation; `field` is the part of
+    the request at fault, in dots: `entities.ip`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemKind:
+    """One kind of problem: stable word, title and HTTP status."""
+
+    word: str
+    title: str
+    status: int
+
+    @property
+    def uri(self) -> str:
+        """Where the kind is documented: its anchor on the docs page."""
+        return f"/docs#problem-{self.word}"
+
+
+KINDS: dict[type[Exception], ProblemKind] = {
+    MalformedBodyError: ProblemKind("malformed-json", "The body is not valid JSON", 400),
+    UnknownModelError: ProblemKind("unknown-model", "No such model", 404),
+    UnknownPathError: ProblemKind("unknown-path", "Nothing lives at this path", 404),
+    MethodNotAllowedError: ProblemKind("method-not-allowed", "The path has no such method", 405),
+    BodyTooLargeError: ProblemKind("body-too-large", "The body is too large", 413),
+    UnsupportedMediaError: ProblemKind("unsupported-media-type", "The body must be plain JSON", 415),
+    InvalidFieldError: ProblemKind("invalid-field", "A field is not as it should be", 422),
+    OnlineStoreUnavailableError: ProblemKind("online-store-unavailable", "Features cannot be read now", 503),
+}
+INTERNAL = ProblemKind("internal-error", "The server failed", 500)
+
+
+def kind_of(error: Exception) -> ProblemKind:
+    """The kind of problem that an exception is; INTERNAL for one that nobody foresaw."""
+    return KINDS.get(type(error), INTERNAL)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem details of an exception. One that nobody foresaw tells the caller nothing of our insides."""
+    kind = kind_of(error)
+    return Problem(
+        type=kind.uri,
+        title=kind.title,
+        status=kind.status,
+        detail="the failure is in the server's log" if kind is INTERNAL else str(error),
+        field=error.field if isinstance(error, RequestError) else None,
+    )
+
+
+def headers_of(error: Exception) -> tuple[tuple[str, str], ...]:
+    """The header fields that go with a problem."""
+    if isinstance(error, MethodNotAllowedError):
+        return (("allow", ", ".join(error.allow)),)
+    if isinstance(error, OnlineStoreUnavailableError):
+        return (("retry-after", str(RETRY_AFTER_S)),)
+    return ()

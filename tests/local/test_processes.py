@@ -1,0 +1,87 @@
+"""Starting, recognising and stopping processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actor_risk.local import DeadlineError, MissingToolError, free_port, start_child, stop_by_pid, wait_until
+from actor_risk.local.processes import command_line, is_alive, is_listening, log_tail
+
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+)
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process
+        process.kill()
+
+
+def test_waiting_ends_as_soon_as_the_condition_is_true() -> None:
+    answers = iter([False, False, True])
+    pauses: list[float] = []
+    wait_until(lambda: next(answers), 10, "it is true", clock=lambda: 0.0, pause=pauses.append, interval_s=0.5)
+    assert pauses == [0.5, 0.5]
+
+
+def test_waiting_past_the_deadline_is_an_error_that_says_what_did_not_happen() -> None:
+    ticks = iter(range(100))
+    with pytest.raises(DeadlineError, match="waited 3 s until the cows come home"):
+        wait_until(lambda: False, 3, "the cows come home", clock=lambda: float(next(ticks)), pause=lambda _: None)
+
+
+def test_a_free_port_has_no_listener() -> None:
+    assert not is_listening(free_port())
+
+
+def test_a_childs_output_goes_to_its_log(tmp_path: Path) -> None:
+    child = start_child([sys.executable, "-c", "print('hello')"], tmp_path / "logs" / "child.log")
+    assert child.wait(timeout=20) == 0
+    assert log_tail(tmp_path / "logs" / "child.log") == "hello"
+
+
+def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingToolError, match="no-such-program"):
+        start_child(["no-such-program"], tmp_path / "child.log")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from actor_risk.local import start_child;"
+        "print(start_child(['sleep', '61'], Path(sys.argv[1])).pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "log")], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        wait_until(lambda: command_line(pid) == "sleep 61", 20, "the child runs its command")
+        parent.kill()
+    wait_until(lambda: not is_alive(pid), 20, "the child has ended")
+
+
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    child = start_child([sys.executable, "-c", STUBBORN], log)
+    wait_until(lambda: log_tail(log) == "deaf", 20, "the child ignores SIGTERM")
+    stop_by_pid(child.pid, "signal.SIG_IGN", grace_s=0.2)
+    assert child.wait(timeout=20) == -signal.SIGKILL
+
+
+def test_a_process_that_is_not_ours_is_never_signalled(sleeper: subprocess.Popen[bytes]) -> None:
+    stop_by_pid(sleeper.pid, "valkey-server")
+    assert sleeper.poll() is None
+
+
+def test_a_process_that_has_ended_is_not_alive_even_before_it_is_waited_for(sleeper: subprocess.Popen[bytes]) -> None:
+    assert is_alive(sleeper.pid)
+    os.kill(sleeper.pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(sleeper.pid), 20, "the process has ended")

@@ -1,0 +1,105 @@
+"""Small models, bundles and data for the tests of `models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from models import BundleDraft, Feature, ModelCard, ModelStore, Service, Thresholds
+from models.export import export_trees
+from models.training_set import TrainingSet
+from models.trees import LEAF, Ensemble, Tree, TreeBuilder
+
+Floats = NDArray[np.float64]
+
+GRID = (-np.inf, -2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 2.0, np.inf)
+"""Few values, so that rows often meet a threshold exactly."""
+
+
+@st.composite
+def trees(draw: st.DrawFn, feature_count: int, depth: int) -> Tree:
+    builder = TreeBuilder()
+    waiting = [(builder.reserve(), depth)]
+    while waiting:
+        node, left_over = waiting.pop()
+        if left_over == 0 or draw(st.integers(0, 4)) == 0:
+            builder.set_leaf(node, draw(st.floats(-2, 2, width=32)))
+            continue
+        left, right = builder.reserve(), builder.reserve()
+        feature, threshold = draw(st.integers(0, feature_count - 1)), draw(st.sampled_from(GRID))
+        builder.set_split(node, feature, threshold, draw(st.booleans()), left, right)
+        waiting += [(left, left_over - 1), (right, left_over - 1)]
+    return builder.build()
+
+
+@st.composite
+def ensembles(draw: st.DrawFn, feature_count: int = 4, depth: int = 5) -> Ensemble:
+    return Ensemble(feature_count, tuple(draw(st.lists(trees(feature_count, depth), min_size=1, max_size=3))))
+
+
+def matrices(rows: int, feature_count: int = 4) -> st.SearchStrategy[Floats]:
+    """Values on and beside the thresholds, and missing ones."""
+    values = [*GRID, *np.nextafter(GRID, 9.0), 1e-35, -1e-35, float("nan"), float("nan"), float("nan")]
+    row = st.lists(st.sampled_from(values), min_size=feature_count, max_size=feature_count)
+    return st.lists(row, min_size=1, max_size=rows).map(lambda drawn: np.array(drawn, np.float64))
+
+
+def walk(tree: Tree, row: Floats) -> float:
+    """The oracle of what a tree computes."""
+    node = 0
+    while tree.feature[node] != LEAF:
+        x = row[tree.feature[node]]
+        left = bool(tree.missing_left[node]) if np.isnan(x) else x <= tree.threshold[node]
+        node = int(tree.left[node] if left else tree.right[node])
+    return float(tree.value[node])
+
+
+def margins(ensemble: Ensemble, matrix: Floats) -> Floats:
+    return np.array([sum(walk(tree, row) for tree in ensemble.trees) for row in matrix])
+
+
+def stump(feature_count: int = 2, *, low: float = -1.0, high: float = 2.0) -> Ensemble:
+    """`high` when feature 0 is above 0.5, else `low`; a missing feature 0 counts as low."""
+    builder = TreeBuilder()
+    root, left, right = builder.reserve(), builder.reserve(), builder.reserve()
+    builder.set_split(root, 0, 0.5, True, left, right)
+    builder.set_leaf(left, low)
+    builder.set_leaf(right, high)
+    return Ensemble(feature_count, (builder.build(),))
+
+
+def draft(name: str = "ad_click_risk", *, high: float = 2.0, missing: float | None = None) -> BundleDraft:
+    card = ModelCard(
+        model_name=name,
+        label="the click is invalid traffic",
+        service=Service(name="ad_click_risk", fingerprint="abc"),
+        features=(
+            Feature(ref="ip_clicks:count_1h", code="IP_CLICKS_1H", missing=missing),
+            Feature(ref="device:age_days", code="DEVICE_AGE"),
+        ),
+        thresholds=Thresholds(review=0.5, block=0.9),
+        calibration="none",
+    )
+    rows = np.array([[0.0, 1.0], [1.0, 2.0], [np.nan, np.nan]])
+    return BundleDraft(card, export_trees(stump(high=high)), rows[:2], "two rows", rows)
+
+
+def published(root: Path, name: str = "ad_click_risk") -> tuple[ModelStore, str, Path]:
+    """A store with one version of one model: the store, the version, and its directory."""
+    store = ModelStore(root)
+    version = store.publish(draft(name))
+    return store, version, root / name / version
+
+
+def training_set(rows: int = 3000, *, seed: int = 1) -> TrainingSet:
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(size=(rows, 5))
+    matrix[:, 1] = np.round(matrix[:, 1])
+    matrix[rng.random(matrix.shape) < 0.1] = np.nan
+    signal = np.nan_to_num(matrix[:, 0]) + np.isnan(matrix[:, 2]) + rng.normal(scale=0.7, size=rows)
+    labels = (signal > 1.0).astype(np.int8)
+    refs = tuple(f"view:feature_{i}" for i in range(5))
+    return TrainingSet(refs, matrix, labels, np.arange(rows, dtype=np.int64) * 60_000, label="abuse")

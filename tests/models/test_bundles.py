@@ -1,0 +1,346 @@
+"""A bundle serves exactly what was published, or refuses to load and says why."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import models
+from models import (
+    AliasChange,
+    BundleCorruptError,
+    BundleNotFoundError,
+    Feature,
+    GoldenMismatchError,
+    InputError,
+    ModelStore,
+    Thresholds,
+    UnsafeNameError,
+    UnsupportedModelError,
+)
+from models.export import export_trees
+from models.manifest import reason_code
+from tests.models.builders import draft, published, stump
+
+MODEL = "ad_click_risk"
+
+
+def test_a_published_bundle_scores_and_explains_what_its_trees_say(tmp_path: Path) -> None:
+    store, version, _ = published(tmp_path)
+    bundle = store.load(MODEL, version)
+    rows = bundle.vector(np.array([[0.0, 5.0], [1.0, np.nan]]))
+    explanation = bundle.explain(rows)
+    np.testing.assert_array_equal(bundle.score(rows).margin, [-1.0, 2.0])
+    np.testing.assert_array_equal(explanation.attributions, [[-1.5, 0.0], [1.5, 0.0]])
+    assert explanation.base_value == bundle.manifest.explanation.base_value == 0.5
+    assert (bundle.version, bundle.manifest.explanation.reference) == (version, "two rows")
+
+
+def test_the_same_content_has_the_same_version_and_other_content_another(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    first = store.publish(draft())
+    assert store.publish(draft()) == first
+    assert store.publish(draft(high=3.0)) != first
+    assert len(store.versions(MODEL)) == 2
+
+
+def test_a_missing_value_becomes_what_the_manifest_says(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    version = store.publish(draft(missing=1.0))
+    bundle = store.load(MODEL, version)
+    rows = bundle.vector(np.full((1, 2), np.nan))
+    np.testing.assert_array_equal(rows, [[1.0, np.nan]])
+    assert bundle.score(rows).margin[0] == 2.0
+
+
+def test_without_replacements_missing_values_reach_the_model(tmp_path: Path) -> None:
+    store, version, _ = published(tmp_path)
+    np.testing.assert_array_equal(store.load(MODEL, version).vector(np.full((1, 2), np.nan)), [[np.nan, np.nan]])
+
+
+def test_a_vector_of_another_width_is_refused(tmp_path: Path) -> None:
+    store, version, _ = published(tmp_path)
+    with pytest.raises(InputError, match="reads 2 features"):
+        store.load(MODEL, version).vector(np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_top_reasons_are_the_largest_shares_without_zeros(tmp_path: Path, count: int) -> None:
+    store, version, _ = published(tmp_path)
+    shares, values = np.array([0.5, -2.0]), np.array([7.0, np.nan])
+    reasons = store.load(MODEL, version).top_reasons(shares, values, count)
+    assert [(r.code, r.attribution) for r in reasons] == [("DEVICE_AGE", -2.0), ("IP_CLICKS_1H", 0.5)][:count]
+    assert store.load(MODEL, version).top_reasons(np.zeros(2), values, count) == ()
+
+
+def test_reason_codes_come_from_the_feature_reference() -> None:
+    assert reason_code("ip_clicks:count-1h") == "IP_CLICKS_COUNT_1H"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.parquet", "background.parquet"])
+def test_a_bundle_with_a_missing_file_does_not_load(tmp_path: Path, name: str) -> None:
+    store, version, directory = published(tmp_path)
+    (directory / name).unlink()
+    with pytest.raises(BundleNotFoundError, match=name):
+        store.load(MODEL, version)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.parquet", "background.parquet"])
+def test_a_bundle_with_one_changed_byte_does_not_load(tmp_path: Path, name: str) -> None:
+    store, version, directory = published(tmp_path)
+    content = bytearray((directory / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (directory / name).write_bytes(bytes(content))
+    with pytest.raises(BundleCorruptError, match="publish"):
+        store.load(MODEL, version)
+
+
+def test_a_bundle_with_a_link_for_a_file_does_not_load(tmp_path: Path) -> None:
+    store, version, directory = published(tmp_path)
+    shutil.move(directory / "model.onnx", tmp_path / "elsewhere.onnx")
+    (directory / "model.onnx").symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(BundleCorruptError, match="link"):
+        store.load(MODEL, version)
+
+
+def forge(root: Path, change: Callable[[dict[str, bytes]], None], **manifest_changes: object) -> tuple[ModelStore, str]:
+    """A bundle changed by someone who also knows how to hash: names and hashes are right again."""
+    store, _, directory = published(root)
+    files = {path.name: path.read_bytes() for path in directory.iterdir()}
+    change(files)
+    manifest = msgspec.json.decode(files.pop("manifest.json")) | manifest_changes
+    manifest["files"] = manifest_changes.get("files") or {n: hashlib.sha256(c).hexdigest() for n, c in files.items()}
+    content = msgspec.json.encode(manifest)
+    version = hashlib.sha256(content).hexdigest()[:16]
+    target = root / MODEL / version
+    target.mkdir()
+    for name, part in (files | {"manifest.json": content}).items():
+        (target / name).write_bytes(part)
+    return store, version
+
+
+def no_change(files: dict[str, bytes]) -> None:
+    assert files
+
+
+def test_another_graph_fails_the_golden_rows(tmp_path: Path) -> None:
+    store, version = forge(tmp_path, lambda files: files.update({"model.onnx": export_trees(stump(high=2.0 + 1e-8))}))
+    with pytest.raises(GoldenMismatchError, match="margin differs"):
+        store.load(MODEL, version)
+
+
+def test_another_background_fails_the_golden_rows(tmp_path: Path) -> None:
+    _, _, directory = published(tmp_path / "other")
+    other = ModelStore(tmp_path / "other")
+    changed = other.publish(dataclasses.replace(draft(), background=np.ones((1, 2))))
+    background = (directory.parent / changed / "background.parquet").read_bytes()
+    store, version = forge(tmp_path, lambda files: files.update({"background.parquet": background}))
+    with pytest.raises(GoldenMismatchError, match="attribution differs"):
+        store.load(MODEL, version)
+
+
+def test_another_base_value_does_not_load(tmp_path: Path) -> None:
+    spec = {"base_value": 0.6, "reference": "r", "output_space": "log_odds", "background": "background.parquet"}
+    store, version = forge(tmp_path, no_change, explanation=spec)
+    with pytest.raises(BundleCorruptError, match="base value"):
+        store.load(MODEL, version)
+
+
+def test_a_graph_with_external_data_does_not_load(tmp_path: Path) -> None:
+    model = onnx.load_model_from_string(export_trees(stump()))
+    tensor = helper.make_tensor("w", TensorProto.DOUBLE, [1], [1.0])
+    tensor.data_location = TensorProto.EXTERNAL
+    model.graph.initializer.append(tensor)
+    store, version = forge(tmp_path, lambda files: files.update({"model.onnx": model.SerializeToString()}))
+    with pytest.raises(BundleCorruptError, match="other files"):
+        store.load(MODEL, version)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "extra.bin"])
+def test_a_manifest_that_names_other_files_does_not_load(tmp_path: Path, name: str) -> None:
+    store, version = forge(tmp_path, no_change, files={"model.onnx": "0", "golden.parquet": "0", name: "0"})
+    with pytest.raises(BundleCorruptError, match="names the files"):
+        store.load(MODEL, version)
+
+
+def test_a_manifest_with_another_background_path_does_not_load(tmp_path: Path) -> None:
+    spec = {"base_value": 0.5, "reference": "r", "output_space": "log_odds", "background": "../x.parquet"}
+    store, version = forge(tmp_path, no_change, explanation=spec)
+    with pytest.raises(BundleCorruptError, match="background"):
+        store.load(MODEL, version)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"schema_version": 99}, "schema version 99"),
+        ({"surprise": 1}, "surprise"),
+        ({"thresholds": {"review": 0.9, "block": 0.1}}, "review <= block"),
+        ({"features": []}, "distinct"),
+    ],
+)
+def test_a_manifest_outside_its_schema_does_not_load(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
+    store, version = forge(tmp_path, no_change, **changes)
+    with pytest.raises(BundleCorruptError, match=reason):
+        store.load(MODEL, version)
+
+
+@pytest.mark.parametrize("name", ["golden.parquet", "background.parquet"])
+def test_tables_that_are_no_parquet_do_not_load(tmp_path: Path, name: str) -> None:
+    store, version = forge(tmp_path, lambda files: files.update({name: b"no table"}))
+    with pytest.raises(BundleCorruptError, match="no Parquet"):
+        store.load(MODEL, version)
+
+
+def test_tables_without_the_features_do_not_load(tmp_path: Path) -> None:
+    swapped = draft()
+    features = tuple(Feature(ref=f"x:{i}", code=f"X{i}") for i in range(2))
+    card = msgspec.structs.replace(swapped.card, features=features)
+    other = ModelStore(tmp_path / "other")
+    version = other.publish(dataclasses.replace(swapped, card=card))
+    golden = (tmp_path / "other" / MODEL / version / "golden.parquet").read_bytes()
+    store, forged = forge(tmp_path, lambda files: files.update({"golden.parquet": golden}))
+    with pytest.raises(BundleCorruptError, match="lacks the columns"):
+        store.load(MODEL, forged)
+
+
+def test_a_draft_with_more_features_than_the_graph_is_not_published(tmp_path: Path) -> None:
+    wide = dataclasses.replace(draft(), onnx=export_trees(stump(3)))
+    with pytest.raises(UnsupportedModelError, match="reads 3 features"):
+        ModelStore(tmp_path).publish(wide)
+    assert ModelStore(tmp_path).models() == []
+
+
+def test_features_must_be_distinct_and_thresholds_in_order() -> None:
+    with pytest.raises(InputError, match="distinct ref"):
+        msgspec.structs.replace(draft().card, features=(Feature(ref="a:b", code="A"), Feature(ref="a:b", code="B")))
+    with pytest.raises(InputError, match="review <= block"):
+        Thresholds(review=0.0, block=0.5)
+
+
+def test_publishing_leaves_nothing_but_the_version(tmp_path: Path) -> None:
+    store, version, directory = published(tmp_path)
+    assert sorted(path.name for path in directory.parent.iterdir()) == [".lock", version]
+    assert store.models() == [MODEL]
+
+
+def test_publishing_over_a_damaged_version_says_so(tmp_path: Path) -> None:
+    store, _, directory = published(tmp_path)
+    (directory / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(BundleCorruptError, match="changed after publishing"):
+        store.publish(draft())
+
+
+def test_an_alias_points_at_its_last_version_and_keeps_its_history(tmp_path: Path) -> None:
+    store, first, _ = published(tmp_path)
+    second = store.publish(draft(high=3.0))
+    store.set_alias(MODEL, "champion", first, at_ms=1, by="trainer")
+    store.set_alias(MODEL, "challenger", second, at_ms=2, by="trainer")
+    store.set_alias(MODEL, "champion", second, at_ms=3, by="on call")
+    assert store.aliases(MODEL) == {"champion": second, "challenger": second}
+    assert store.load(MODEL).version == second
+    assert store.history(MODEL)[0] == AliasChange("champion", first, 1, "trainer")
+    assert [change.at_ms for change in store.history(MODEL)] == [1, 2, 3]
+
+
+def test_aliases_set_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    store, version, _ = published(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(store.set_alias, MODEL, f"alias-{i}", version, at_ms=i, by="t") for i in range(24)]
+        [job.result() for job in jobs]
+    assert len(store.history(MODEL)) == len(store.aliases(MODEL)) == 24
+
+
+def test_a_failed_change_of_an_alias_keeps_the_old_file(tmp_path: Path) -> None:
+    store, version, directory = published(tmp_path)
+    store.set_alias(MODEL, "champion", version, at_ms=1, by="t")
+    before = (directory.parent / "aliases.json").read_bytes()
+    with pytest.raises(BundleNotFoundError, match="no version"):
+        store.set_alias(MODEL, "champion", "0" * 16, at_ms=2, by="t")
+    assert (directory.parent / "aliases.json").read_bytes() == before
+
+
+def test_an_alias_never_points_at_a_damaged_version(tmp_path: Path) -> None:
+    store, version, directory = published(tmp_path)
+    (directory / "golden.parquet").write_bytes(b"")
+    with pytest.raises(BundleCorruptError):
+        store.set_alias(MODEL, "champion", version, at_ms=1, by="t")
+
+
+def test_damaged_aliases_are_named(tmp_path: Path) -> None:
+    store, _, directory = published(tmp_path)
+    (directory.parent / "aliases.json").write_text("[{]")
+    with pytest.raises(BundleCorruptError, match=r"aliases\.json is damaged"):
+        store.aliases(MODEL)
+
+
+def test_an_unknown_alias_or_model_is_named_with_what_there_is(tmp_path: Path) -> None:
+    store, version, _ = published(tmp_path)
+    store.set_alias(MODEL, "champion", version, at_ms=1, by="t")
+    with pytest.raises(BundleNotFoundError, match="champion"):
+        store.load(MODEL, "challenger")
+    with pytest.raises(BundleNotFoundError):
+        store.load("unknown")
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "", ".hidden", "UPPER", "a" * 65, "x\n", "a\0b", "~"])
+def test_names_that_could_leave_the_store_are_refused(tmp_path: Path, name: str) -> None:
+    store, version, _ = published(tmp_path)
+    for attempt in (
+        lambda: store.load(name),
+        lambda: store.load(MODEL, name),
+        lambda: store.set_alias(MODEL, name, version, at_ms=1, by="t"),
+        lambda: store.set_alias(MODEL, "champion", name, at_ms=1, by="t"),
+        lambda: store.publish(draft(name)),
+    ):
+        with pytest.raises(UnsafeNameError):
+            attempt()
+
+
+def test_an_empty_store_has_no_models(tmp_path: Path) -> None:
+    assert ModelStore(tmp_path / "none").models() == []
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(models.__all__) == [
+        "AliasChange",
+        "Bundle",
+        "BundleCorruptError",
+        "BundleDraft",
+        "BundleError",
+        "BundleNotFoundError",
+        "CHAMPION",
+        "Explainer",
+        "Explanation",
+        "ExplanationSpec",
+        "ExportMismatchError",
+        "Feature",
+        "GoldenMismatchError",
+        "InputError",
+        "Manifest",
+        "Metrics",
+        "ModelCard",
+        "ModelError",
+        "ModelStore",
+        "OperatingPoint",
+        "Reason",
+        "Scorer",
+        "Scores",
+        "Service",
+        "Thresholds",
+        "TrainingData",
+        "TrainingError",
+        "UnsafeNameError",
+        "UnsupportedModelError",
+    ]
+    assert all(hasattr(models, name) for name in models.__all__)

@@ -1,0 +1,300 @@
+"""In-memory stand-ins at serving's ports, a real model in a real store, and an HTTP client without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from materialize.definitions import JoinKey, RequestField
+from materialize.events import Event
+from materialize.online import (
+    FeatureStatus,
+    FeatureVector,
+    OnlineStoreUnavailableError,
+    ReadCounts,
+    ReadPlan,
+    UnknownServiceError,
+)
+from models import BundleDraft, Feature, ModelCard, ModelStore, Service, Thresholds
+from models.export import export_trees
+from models.trees import Ensemble, Tree, TreeBuilder
+from serving.asgi import ScoringApp
+from serving.clock import Clock
+from serving.decision import Decision
+from serving.scoring import ScoringService
+
+NOW_MS = 1_795_000_000_000
+SERVICE, FINGERPRINT = "ad_click_risk", "f1"
+IP_FEATURES = tuple(f"ip_clicks:count_{window}" for window in ("5m", "1h", "24h", "7d"))
+DEVICE_FEATURES = tuple(f"device:{name}" for name in ("age_days", "clicks_1h", "ips_24h"))
+ON_DEMAND = "click_ratios:speed"
+FEATURES = (*IP_FEATURES, *DEVICE_FEATURES, ON_DEMAND)
+CHAMPION = {SERVICE: "champion"}
+BODY_BYTES_MAX = 1 << 20
+
+
+def plan(
+    fingerprint: str = FINGERPRINT,
+    features: Sequence[str] = FEATURES,
+    join_keys: Sequence[JoinKey] = (JoinKey("ip", "STRING"), JoinKey("device_id", "STRING")),
+) -> ReadPlan:
+    """A plan whose last feature is computed on demand."""
+    return ReadPlan(
+        service=SERVICE,
+        fingerprint=fingerprint,
+        features=tuple(features),
+        descriptions=tuple(f"About {ref}" for ref in features),
+        kinds=("DOUBLE",) * len(features),
+        join_keys=tuple(join_keys),
+        request_fields=(
+            RequestField("ms_since_impression", "DOUBLE"),
+            RequestField("attempts", "INT64"),
+            RequestField("country", "STRING"),
+        ),
+        rows=(),
+        copies=tuple((i, i) for i in range(len(features) - 1)),
+        on_demand=(),
+        input_count=len(features) - 1,
+    )
+
+
+@dataclass(frozen=True)
+class Read:
+    """One call of `read`."""
+
+    entities: dict[str, Any]
+    as_of_ms: int
+    event: Event | None
+    request: dict[str, Any]
+
+
+@dataclass
+class MemoryFeatures:
+    """Features kept in a dict: ip → the values of the IP's and the device's features; the rest is not found."""
+
+    plan_now: ReadPlan = field(default_factory=plan)
+    values: dict[str, Sequence[float]] = field(default_factory=dict)
+    statuses: dict[str, Sequence[int]] = field(default_factory=dict)
+    counts: ReadCounts = field(default_factory=ReadCounts)
+    failure: OnlineStoreUnavailableError | None = None
+    reads: list[Read] = field(default_factory=list)
+
+    def refresh(self) -> None:
+        """The plan is whatever `plan_now` is."""
+
+    def plan(self, service: str) -> ReadPlan:
+        if service != self.plan_now.service:
+            raise UnknownServiceError(f"no feature service {service!r}")
+        return self.plan_now
+
+    async def read(
+        self,
+        plan: ReadPlan,
+        entities: Mapping[str, Any],
+        as_of_ms: int,
+        *,
+        event: Event | None = None,
+        request: Mapping[str, Any] | None = None,
+    ) -> FeatureVector:
+        self.reads.append(Read(dict(entities), as_of_ms, event, dict(request or {})))
+        if self.failure is not None:
+            raise self.failure
+        length = len(plan.features)
+        if entities["ip"] not in self.values:
+            nothing = np.full(length, np.nan)
+            statuses = np.full(length, FeatureStatus.NOT_FOUND, np.uint8)
+            statuses[-1] = FeatureStatus.NULL_VALUE
+            return FeatureVector(nothing, (), statuses, np.full(length, -1, np.int64), self.counts)
+        values = np.array(self.values[entities["ip"]], np.float64)
+        statuses = np.array(self.statuses.get(entities["ip"], [FeatureStatus.PRESENT] * length), np.uint8)
+        values[statuses != FeatureStatus.PRESENT] = np.nan
+        return FeatureVector(values, (), statuses, np.arange(length, dtype=np.int64) * 1000, self.counts)
+
+    async def ping(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+@dataclass
+class MemoryPublisher:
+    """Keeps what was published; `fail` may raise or wait first."""
+
+    published: list[tuple[str, bytes, bytes]] = field(default_factory=list)
+    fail: Callable[[], Awaitable[None]] | None = None
+
+    async def publish(self, topic: str, key: bytes, value: bytes) -> None:
+        if self.fail is not None:
+            await self.fail()
+        self.published.append((topic, key, value))
+
+
+def random_ensemble(feature_count: int, seed: int = 7) -> Ensemble:
+    """Twelve trees of depth four with thresholds from 0 to 50."""
+    rng = np.random.default_rng(seed)
+    return Ensemble(feature_count, tuple(_random_tree(rng, feature_count) for _ in range(12)))
+
+
+def _random_tree(rng: np.random.Generator, feature_count: int) -> Tree:
+    builder = TreeBuilder()
+    waiting = [(builder.reserve(), 4)]
+    while waiting:
+        node, depth = waiting.pop()
+        if depth == 0:
+            builder.set_leaf(node, float(rng.normal(scale=0.6)))
+            continue
+        left, right = builder.reserve(), builder.reserve()
+        feature, threshold = int(rng.integers(feature_count)), float(rng.uniform(0, 50))
+        builder.set_split(node, feature, threshold, bool(rng.integers(2)), left, right)
+        waiting += [(left, depth - 1), (right, depth - 1)]
+    return builder.build()
+
+
+def publish_model(
+    store: ModelStore, *, refs: Sequence[str] = FEATURES, fingerprint: str = FINGERPRINT, seed: int = 7
+) -> str:
+    """Publishes a model that reads `refs`, makes it the champion and returns its version."""
+    rng = np.random.default_rng(seed)
+    rows = rng.uniform(0, 50, size=(12, len(refs)))
+    card = ModelCard(
+        model_name=SERVICE,
+        label="the click is invalid traffic",
+        service=Service(name=SERVICE, fingerprint=fingerprint),
+        features=tuple(Feature(ref=ref, code=ref.upper().replace(":", "_")) for ref in refs),
+        thresholds=Thresholds(review=0.4, block=0.8),
+        calibration="none",
+    )
+    draft = BundleDraft(card, export_trees(random_ensemble(len(refs), seed)), rows[:8], "eight rows", rows)
+    version = store.publish(draft)
+    store.set_alias(SERVICE, "champion", version, at_ms=NOW_MS, by="tests")
+    return version
+
+
+@dataclass
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    def decision(self) -> Decision:
+        assert self.status == 200, self.body
+        return msgspec.json.decode(self.body, type=Decision)
+
+
+@dataclass
+class World:
+    """A server over in-memory parts, and a client of it."""
+
+    features: MemoryFeatures
+    publisher: MemoryPublisher
+    store: ModelStore
+    service: ScoringService
+    app: ScoringApp
+    shut_downs: list[None]
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        part_bytes: int = 1 << 16,
+    ) -> Answer:
+        """One request, its body in parts, as a server would hand it over."""
+        parts = [body[i : i + part_bytes] for i in range(0, len(body), part_bytes)] or [b""]
+        messages = [
+            {"type": "http.request", "body": part, "more_body": i < len(parts) - 1} for i, part in enumerate(parts)
+        ]
+        return await self.exchange(method, path, [*messages, {"type": "http.disconnect"}], headers)
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        messages: Sequence[dict[str, Any]],
+        headers: Mapping[str, str] | None = None,
+        root_path: str = "",
+    ) -> Answer:
+        """One request of these ASGI messages. Status 0 means that the application sent nothing."""
+        sent: list[Any] = []
+        waiting = iter(messages)
+
+        async def receive() -> Any:
+            return next(waiting)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "root_path": root_path,
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()],
+        }
+        await self.app(scope, receive, send)
+        if not sent:
+            return Answer(0, {}, b"")
+        assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+        answered = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
+        return Answer(sent[0]["status"], answered, sent[1]["body"])
+
+    async def score(self, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
+        """`POST /v1/score` with a body given as bytes, or as what JSON says."""
+        data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        return await self.call("POST", "/v1/score", data, {"content-type": "application/json", **(headers or {})})
+
+
+def build_world(root: Path) -> World:
+    """A server without models, over a new model store in `root`; its clock stands at NOW_MS, its stopwatch ticks."""
+    features, publisher, store = MemoryFeatures(), MemoryPublisher(), ModelStore(root)
+    ticks, tokens, shut_downs = itertools.count(0, 250_000), itertools.count(1), list[None]()
+
+    async def shut_down() -> None:
+        shut_downs.append(None)
+
+    service = ScoringService(
+        features, store, publisher, lambda length: next(tokens).to_bytes(length, "big"), publish_timeout_s=0.05
+    )
+    clock = Clock(now_ms=lambda: NOW_MS, monotonic_ns=lambda: next(ticks))
+    app = ScoringApp(service, clock, body_bytes_max=BODY_BYTES_MAX, notes=["a note"], shut_down=shut_down)
+    return World(features, publisher, store, service, app, shut_downs)
+
+
+def loaded_world(root: Path) -> World:
+    """A server that answers for one model, and knows the IP 203.0.113.9."""
+    world = build_world(root)
+    publish_model(world.store)
+    world.features.values["203.0.113.9"] = [40.0, 45.0, 3.0, 30.0, 12.0, 7.5, 33.0, 0.25]
+    asyncio.run(world.service.load(CHAMPION))
+    return world
+
+
+def click(**changes: Any) -> dict[str, Any]:
+    """A valid click of 203.0.113.9, a second ago."""
+    event = {
+        "event_id": "click-1",
+        "event_time": NOW_MS - 1000,
+        "event_type": "click",
+        "advertiser_id": "adv-1",
+        "creator_id": "cre-1",
+        "ip": "203.0.113.9",
+        "device_id": "dev-1",
+        "country": "DE",
+        "ms_since_impression": 180,
+    }
+    return {name: value for name, value in (event | changes).items() if value is not ...}
+
+
+KEYS = {"ip": "203.0.113.9", "device_id": "dev-1"}

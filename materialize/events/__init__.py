@@ -32,4 +32,5 @@ __all__ = [
     "decode_event",
     "event_time_ms",
     "json_schema",
+    "partition_key",
 ]

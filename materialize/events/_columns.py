@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -23,11 +25,12 @@ def columns_from_events(events: Sequence[Event]) -> Columns:
     if not events:
         raise ValueError("no events: their schema is not known")
     columns: Columns = {"event_time": np.fromiter((event_time_ms(e) for e in events), np.int64, len(events))}
+    numeric = _numeric_fields(type(events[0]))
     for name in events[0].__struct_fields__:
         if name == "event_time":
             continue
         values = [getattr(event, name) for event in events]
-        columns[name] = _numbers(values) if _is_number(type(events[0]), name) else _objects(values)
+        columns[name] = _numbers(values) if name in numeric else _objects(values)
     return columns
 
 
@@ -50,8 +53,18 @@ def _column(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
 
 
-def _is_number(struct: type[Event], name: str) -> bool:
-    return any(word in str(struct.__annotations__[name]) for word in ("AmountUsd", "Milliseconds", "int", "float"))
+@lru_cache
+def _numeric_fields(struct: type[Event]) -> frozenset[str]:
+    """The fields whose values are numbers, null aside."""
+    described = msgspec.inspect.type_info(struct)
+    assert isinstance(described, msgspec.inspect.StructType)
+    return frozenset(field.name for field in described.fields if _is_number(field.type))
+
+
+def _is_number(kind: msgspec.inspect.Type) -> bool:
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return all(isinstance(part, msgspec.inspect.NoneType) or _is_number(part) for part in kind.types)
+    return isinstance(kind, (msgspec.inspect.IntType, msgspec.inspect.FloatType))
 
 
 def _numbers(values: list[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -57,6 +57,11 @@ def event_time_ms(event: Event) -> int:
     return when
 
 
+def partition_key(event: Event) -> bytes:
+    """What chooses the event's partition in the log: its IP for an ad event, its account for an account event."""
+    return (event.ip if isinstance(event, AdEvent) else event.actor_id).encode()
+
+
 def json_schema(topic: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of one topic's events."""
     return msgspec.json.schema(_struct(topic))

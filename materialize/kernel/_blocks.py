@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,8 @@ def hash_value(value: object) -> int:
     return xxhash.xxh3_64_intdigest(data) or 1
 
 
-def hash_values(values: Iterable[object]) -> Hashes:
+def hash_values(values: Sequence[object] | np.ndarray[Any, Any]) -> Hashes:
     """The hash of each value, uint64[n]."""
-    return np.array([hash_value(value) for value in values], dtype=np.uint64)
+    digest = xxhash.xxh3_64_intdigest
+    hashes = [(digest(value.encode()) or 1) if type(value) is str else hash_value(value) for value in values]
+    return np.array(hashes, dtype=np.uint64)

@@ -206,17 +206,23 @@ def merge_sets(sets: Sets, starts: Ints) -> Sets:
 
 
 def _sets_of(hashes: Hashes, owner: Ints, count: int) -> Sets:
+    """The set of each owner, 0 ≤ owner < count, from (hash, owner) pairs in any order."""
     there = hashes != 0
     hashes, owner = hashes[there], owner[there]
-    order = np.lexsort((hashes, owner))
-    hashes, owner = hashes[order], owner[order]
-    fresh = np.ones(len(hashes), dtype=bool)
-    fresh[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
-    hashes, owner = hashes[fresh], owner[fresh]
+    distinct = _unique(hashes)
+    # One integer for owner and hash, so that a single sort without positions does: several times faster than lexsort.
+    pairs = _unique(owner * max(len(distinct), 1) + np.searchsorted(distinct, hashes))
+    owner, place = np.divmod(pairs, max(len(distinct), 1))
     rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
     kept = rank < DISTINCT_KEEP
     ends = np.cumsum(np.bincount(owner[kept], minlength=count)).astype(np.int64)
-    return Sets(hashes[kept], ends)
+    return Sets(distinct[place[kept]], ends)
+
+
+def _unique(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The distinct numbers in order. (np.unique goes by a hash table for integers, which takes longer than sorting.)"""
+    ordered = np.sort(numbers)
+    return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))] if len(ordered) else ordered
 
 
 def _segment_of(starts: Ints, length: int) -> Ints:

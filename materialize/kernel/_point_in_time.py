@@ -14,7 +14,7 @@ from materialize.kernel._blocks import EventBlock
 from materialize.kernel._partials import Floats, Ints
 from materialize.kernel._rows import NO_TIME_MS
 from materialize.kernel._tiles import finalize, fold_segments, gather_ranges
-from materialize.kernel._views import HopLayout, Output, ViewSpec
+from materialize.kernel._views import HopLayout, ViewSpec
 from materialize.kernel._windows import Window
 
 GATHER_MAX = 1 << 20
@@ -37,14 +37,13 @@ def values_as_of(
     keys, block = _sorted_once(keys, block)
     locate = _Locator(keys, block.times)
     stops = locate.positions(query_keys, query_times, "right")
-    tails = np.min([_tails(window, query_times) for layout in spec.hops for window, _ in layout.outputs], axis=0)
+    tails = np.min([_tails(layout.outputs[0][0], query_times) for layout in spec.windows], axis=0)
     firsts = locate.positions(query_keys, tails, "left")
     found = (query_keys >= 0) & (stops > firsts)
     newest[found] = block.times[stops[found] - 1]
-    for layout in spec.hops:
-        for window, outputs in layout.outputs:
-            starts = locate.positions(query_keys, _tails(window, query_times), "left")
-            _fill(layout, outputs, block, starts, np.where(found, stops, starts), values)
+    for layout in spec.windows:
+        starts = locate.positions(query_keys, _tails(layout.outputs[0][0], query_times), "left")
+        _fill(layout, block, starts, np.where(found, stops, starts), values)
     values[~found] = np.nan
     return values, found, newest
 
@@ -78,10 +77,9 @@ def _tails(window: Window, times: Ints) -> Ints:
     return (times - window.length_ms) // window.hop_ms * window.hop_ms
 
 
-def _fill(
-    layout: HopLayout, outputs: tuple[Output, ...], block: EventBlock, starts: Ints, stops: Ints, values: Floats
-) -> None:
+def _fill(layout: HopLayout, block: EventBlock, starts: Ints, stops: Ints, values: Floats) -> None:
     """Write one window's values for each query that covers the events from `starts` to `stops`."""
+    outputs = layout.outputs[0][1]
     lengths = np.maximum(stops - starts, 0)
     nothing = np.empty((len(starts), values.shape[1]))
     identity = np.repeat(layout.identity[None, :], len(starts), axis=0)
@@ -90,9 +88,8 @@ def _fill(
     values[:, places] = nothing[:, places]
     covering = np.flatnonzero(lengths)
     for part in _parts(covering, lengths[covering]):
-        gathered = block.take(gather_ranges(starts[part], lengths[part]))
         segments = np.cumsum(lengths[part]) - lengths[part]
-        states, sets = fold_segments(layout, gathered, segments)
+        states, sets = fold_segments(layout, block, segments, gather_ranges(starts[part], lengths[part]))
         some = np.empty((len(part), values.shape[1]))
         finalize(outputs, states, [s.sizes() for s in sets], into=some)
         values[np.ix_(part, places)] = some[:, places]

@@ -112,7 +112,18 @@ class ViewSpec:
     @cached_property
     def hops(self) -> tuple[HopLayout, ...]:
         """One layout for each hop, by growing hop; windows of one hop share its tiles."""
-        return tuple(self._layout(hop) for hop in sorted({spec.window.hop_ms for spec in self.aggregations}))
+        hops = sorted({spec.window.hop_ms for spec in self.aggregations})
+        return tuple(
+            self._layout([(p, s) for p, s in enumerate(self.aggregations) if s.window.hop_ms == hop]) for hop in hops
+        )
+
+    @cached_property
+    def windows(self) -> tuple[HopLayout, ...]:
+        """One layout for each window, with nothing in it that other windows need."""
+        windows = dict.fromkeys(spec.window for spec in self.aggregations)
+        return tuple(
+            self._layout([(p, s) for p, s in enumerate(self.aggregations) if s.window == window]) for window in windows
+        )
 
     @cached_property
     def reach_ms(self) -> int:
@@ -163,8 +174,7 @@ class ViewSpec:
         except (TypeError, ValueError) as error:
             raise KernelError(f"view {self.name!r}: column {name!r} is not numeric: {error}") from error
 
-    def _layout(self, hop_ms: int) -> HopLayout:
-        placed = [(place, spec) for place, spec in enumerate(self.aggregations) if spec.window.hop_ms == hop_ms]
+    def _layout(self, placed: list[tuple[int, AggregationSpec]]) -> HopLayout:
         slots: dict[tuple[int, str], Slot] = {}
         distinct: dict[int, int] = {}
         width = 0
@@ -178,7 +188,7 @@ class ViewSpec:
                     width = slots[key].stop
         windows = sorted({spec.window for _, spec in placed}, key=lambda window: window.length_ms)
         return HopLayout(
-            hop_ms,
+            windows[0].hop_ms,
             max(window.reach_ms for window in windows),
             tuple(slots.values()),
             tuple(distinct),

@@ -22,7 +22,7 @@ from materialize.stream.log import (
     TopicPartition,
     next_offsets,
 )
-from materialize.stream.open_log import open_event_log
+from materialize.stream.open_log import log_settings, open_event_log
 from materialize.stream.worker import StreamWorker, WorkerCounts, WorkerSettings
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "WorkerCounts",
     "WorkerSettings",
     "dead_letter_topic",
+    "log_settings",
     "next_offsets",
     "open_event_log",
 ]

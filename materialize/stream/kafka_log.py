@@ -295,15 +295,6 @@ class KafkaAsyncPublisher:
         return self._client
 
 
-def broker_answers(bootstrap_servers: str, timeout_ms: int) -> bool:
-    """Whether a broker answers a metadata request and knows its controller, within about `timeout_ms`."""
-    try:
-        with closing(kafka.KafkaAdminClient(bootstrap_servers=bootstrap_servers, **_timeouts(timeout_ms))) as admin:
-            return bool(admin.describe_cluster()["brokers"])
-    except kafka_errors.KafkaError:
-        return False
-
-
 def _timeouts(timeout_ms: int) -> dict[str, int]:
     return {"bootstrap_timeout_ms": timeout_ms, "request_timeout_ms": timeout_ms}
 

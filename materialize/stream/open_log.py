@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from materialize.stream.kafka_log import KafkaLog
-from materialize.stream.log import EventLog, EventLogSettings, KafkaLogSettings
+from materialize.stream.log import EventLog, EventLogSettings, KafkaLogSettings, RedisLogSettings
 from materialize.stream.redis_streams import RedisStreams
+
+
+def log_settings(redis_url: str, kafka_servers: str | None) -> EventLogSettings:
+    """The settings of the log: Kafka where there is one, else streams on the same Redis as the online store."""
+    if kafka_servers:
+        return KafkaLogSettings(bootstrap_servers=kafka_servers)
+    return RedisLogSettings(url=redis_url)
 
 
 def open_event_log(settings: EventLogSettings) -> EventLog:

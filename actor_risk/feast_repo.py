@@ -1,0 +1,109 @@
+"""The feature repository from the command line: apply it, and materialize it with progress."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from feast import FeatureStore
+from feast.repo_operations import apply_total
+from feast.stream_feature_view import StreamFeatureView
+
+from actor_risk.errors import ActorRiskError
+from materialize.definitions import StreamView, View, compile_view, repo_config
+
+ViewProgress = Callable[[str, int, int], None]
+"""Told (view, views done so far, views in all)."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What is in the registry now."""
+
+    views: int
+    services: tuple[str, ...]
+
+
+def apply_repo(repo_path: Path, registry_path: Path, environ: Mapping[str, str] | None = None) -> Applied:
+    """`feast apply` of the repository into the registry file, quietly, with `environ` added to the environment.
+
+    Raises ActorRiskError, with Feast's own words, when the repository cannot be applied.
+    """
+    registry_path.parent.mkdir(parents=True, exist_ok=True)
+    config = repo_config(repo_path, registry_path)
+    said = io.StringIO()
+    try:
+        with _within(repo_path, environ or {}), contextlib.redirect_stdout(said), quiet_feast():
+            apply_total(config, repo_path, True)
+    except Exception as error:  # the repository is anybody's code: it may fail in any way
+        raise ActorRiskError(f"feast apply failed in {repo_path}: {error}\n{said.getvalue()}".rstrip()) from error
+    store = FeatureStore(config=config)
+    return Applied(
+        len(store.list_all_feature_views()), tuple(sorted(service.name for service in store.list_feature_services()))
+    )
+
+
+def stream_views(store: FeatureStore) -> list[StreamView]:
+    """The compiled stream views of the registry."""
+    compiled: list[View] = [compile_view(view) for view in store.list_stream_feature_views()]
+    return [view for view in compiled if isinstance(view, StreamView)]
+
+
+def materialize(
+    store: FeatureStore, start_ms: int, end_ms: int, views: list[str] | None, progress: ViewProgress
+) -> list[str]:
+    """`feast materialize` of the views (all of them for None), one after the other. Returns their names.
+
+    Raises what the backfill raises; the views before the one that failed are done.
+    """
+    names = views or sorted(view.name for view in [*store.list_batch_feature_views(), *_streams(store)])
+    start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (start_ms, end_ms))
+    for done, name in enumerate(names):
+        progress(name, done, len(names))
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), quiet_feast():
+            store.materialize(start, end, [name])
+    progress("", len(names), len(names))
+    return names
+
+
+def _streams(store: FeatureStore) -> list[StreamFeatureView]:
+    return list(store.list_stream_feature_views())
+
+
+@contextlib.contextmanager
+def quiet_feast() -> Iterator[None]:
+    """Without Feast's warnings that stream views are in development."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _within(repo_path: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    """As Feast imports a repository: from within its folder, its modules at the top level; undone afterwards."""
+    directory, path, modules = Path.cwd(), list(sys.path), set(sys.modules)
+    before = {name: os.environ.get(name) for name in environ}
+    os.chdir(repo_path)
+    sys.path.insert(0, str(repo_path))
+    os.environ.update(environ)
+    try:
+        yield
+    finally:
+        os.chdir(directory)
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and Path(file).parent == repo_path:
+                del sys.modules[name]
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

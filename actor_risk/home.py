@@ -1,0 +1,80 @@
+"""Where a local installation keeps what it makes, and how to reach what runs: resolved once, from the environment.
+
+<home>/data/        history in Parquet, labels, profiles       ACTOR_RISK_DATA
+<home>/registry.db  the Feast registry
+<home>/models/      bundles
+<home>/valkey/      the embedded server                        REDIS_URL instead
+<home>/logs/        output of what runs in the background
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from actor_risk.errors import ActorRiskError
+from actor_risk.local import Valkey
+from materialize.stream import EventLog, log_settings, open_event_log
+
+
+@dataclass(frozen=True)
+class Home:
+    """The paths and addresses of one local installation. `given_redis_url`: from REDIS_URL, None for the embedded."""
+
+    root: Path
+    feature_repo: Path
+    data: Path
+    given_redis_url: str | None
+    kafka_servers: str | None
+
+    @staticmethod
+    def from_environment(environ: Mapping[str, str]) -> Home:
+        """The home that ACTOR_RISK_HOME and its fellows name; `.local` in the working directory by default."""
+        root = Path(environ.get("ACTOR_RISK_HOME") or ".local").absolute()
+        return Home(
+            root=root,
+            feature_repo=Path(environ.get("ACTOR_RISK_FEATURE_REPO") or "feature_repo").absolute(),
+            data=Path(environ.get("ACTOR_RISK_DATA") or root / "data").absolute(),
+            given_redis_url=environ.get("REDIS_URL") or None,
+            kafka_servers=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
+        )
+
+    @property
+    def registry(self) -> Path:
+        return self.root / "registry.db"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def valkey(self, *, detached: bool = False) -> Valkey:
+        """The embedded server of this home, not started."""
+        return Valkey(self.root / "valkey", append_only=True, detached=detached)
+
+    def redis_url(self) -> str:
+        """The Redis in use. Raises ActorRiskError when none was given and the embedded one does not run."""
+        if self.given_redis_url is not None:
+            return self.given_redis_url
+        found = self.valkey().running()
+        if found is None:
+            raise ActorRiskError("no Redis: start the embedded one with `actor-risk up`, or set REDIS_URL")
+        return f"redis://127.0.0.1:{found.port}/0"
+
+    def event_log(self) -> EventLog:
+        """The event log in use: Kafka if KAFKA_BOOTSTRAP_SERVERS is set, else streams on the same Redis."""
+        return open_event_log(log_settings(self.redis_url(), self.kafka_servers))
+
+    def environment(self) -> dict[str, str]:
+        """The variables with which another process finds the same home."""
+        found = {
+            "ACTOR_RISK_HOME": str(self.root),
+            "ACTOR_RISK_FEATURE_REPO": str(self.feature_repo),
+            "ACTOR_RISK_DATA": str(self.data),
+            "REDIS_URL": self.redis_url(),
+        }
+        return found if self.kafka_servers is None else {**found, "KAFKA_BOOTSTRAP_SERVERS": self.kafka_servers}

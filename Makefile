@@ -1,0 +1,52 @@
+# The two commands: `make demo` and `make test`. Both make .venv first, from the lock.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help demo test check soak kafka lock clean
+
+help:
+	@echo "make demo                  the whole job on this machine; Ctrl-C stops it"
+	@echo "make demo ONCE=1           the same, ending after the second answer (JSON on the last line)"
+	@echo "make demo EVENTS=FILE      the same with real ad clicks (Parquet)"
+	@echo "make test                  lint, types, import rules and all tests"
+	@echo "make check                 lint, types and import rules only"
+	@echo "make soak                  the long tortures"
+	@echo "make kafka                 a local Apache Kafka broker; then export the line that it prints"
+	@echo "make lock                  pin the dependencies of pyproject.toml anew"
+
+demo: $(INSTALLED)
+	@$(BIN)/actor-risk demo $(if $(ONCE),--once) $(if $(EVENTS),--events $(EVENTS))
+
+test: check
+	$(BIN)/pytest -m "not soak"
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+soak: $(INSTALLED)
+	$(BIN)/pytest -m soak --timeout=3600
+
+kafka: $(INSTALLED)
+	@$(BIN)/python -m actor_risk.local.kafka up
+
+$(INSTALLED): requirements.lock bootstrap.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name it with make PYTHON=…")'
+	@echo "making .venv (once) …"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r bootstrap.lock
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock bootstrap.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $(INSTALLED)
+
+UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-emit-index-url --generate-hashes
+lock: $(INSTALLED)
+	$(UV_COMPILE) --all-extras -o requirements.lock pyproject.toml
+	echo uv | $(UV_COMPILE) -o bootstrap.lock -
+
+clean:
+	rm -rf .venv

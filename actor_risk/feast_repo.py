@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,7 +39,7 @@ def apply_repo(repo_path: Path, registry_path: Path, environ: Mapping[str, str] 
     config = repo_config(repo_path, registry_path)
     said = io.StringIO()
     try:
-        with _within(repo_path, environ or {}), contextlib.redirect_stdout(said), quiet_feast():
+        with _within(repo_path, environ or {}), contextlib.redirect_stdout(said):
             apply_total(config, repo_path, True)
     except Exception as error:  # the repository is anybody's code: it may fail in any way
         raise ActorRiskError(f"feast apply failed in {repo_path}: {error}\n{said.getvalue()}".rstrip()) from error
@@ -67,7 +66,7 @@ def materialize(
     start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (start_ms, end_ms))
     for done, name in enumerate(names):
         progress(name, done, len(names))
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), quiet_feast():
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             store.materialize(start, end, [name])
     progress("", len(names), len(names))
     return names
@@ -75,14 +74,6 @@ def materialize(
 
 def _streams(store: FeatureStore) -> list[StreamFeatureView]:
     return list(store.list_stream_feature_views())
-
-
-@contextlib.contextmanager
-def quiet_feast() -> Iterator[None]:
-    """Without Feast's warnings that stream views are in development."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @contextlib.contextmanager

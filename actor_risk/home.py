@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from feast import FeatureStore
+
 from actor_risk.errors import ActorRiskError
 from actor_risk.local import Valkey
+from materialize.definitions import open_feature_store
 from materialize.stream import EventLog, log_settings, open_event_log
 
 
@@ -68,6 +71,10 @@ class Home:
     def event_log(self) -> EventLog:
         """The event log in use: Kafka if KAFKA_BOOTSTRAP_SERVERS is set, else streams on the same Redis."""
         return open_event_log(log_settings(self.redis_url(), self.kafka_servers))
+
+    def feature_store(self) -> FeatureStore:
+        """The Feast store of the repository, with this home's registry and Redis."""
+        return open_feature_store(self.feature_repo, self.registry, self.redis_url())
 
     def environment(self) -> dict[str, str]:
         """The variables with which another process finds the same home."""

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from feast import FeatureStore
 
 from actor_risk.errors import ActorRiskError
-from actor_risk.feast_repo import quiet_feast
 from materialize.online import read_plan
 from models import CHAMPION, ModelStore
 from models.train import TrainedModel, TrainSettings, publish_trained, train
@@ -62,10 +61,9 @@ def build_training_set(store: FeatureStore, recipe: Recipe, data: Path, rows_max
     labels = _labels(data / "labels" / recipe.labels, rows_max)
     plan = read_plan(store, recipe.service)
     names = [ref.split(":")[1] for ref in plan.features]
-    with quiet_feast():
-        frame = store.get_historical_features(
-            entity_df=labels.drop(columns=["label"]), features=store.get_feature_service(recipe.service)
-        ).to_df()
+    frame = store.get_historical_features(
+        entity_df=labels.drop(columns=["label"]), features=store.get_feature_service(recipe.service)
+    ).to_df()
     return TrainingSet(
         refs=plan.features,
         matrix=frame[names].to_numpy(dtype=np.float64, na_value=np.nan),

@@ -16,6 +16,7 @@ from serving.asgi import ScoringApp
 from serving.bootstrap import build_server
 from serving.errors import ModelLoadError
 from serving.fast_path import fast_path_notes
+from serving.scoring import ScoringService
 from serving.settings import Settings
 
 DEPLOYMENT = "scoring"
@@ -31,8 +32,6 @@ class UserConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: dict[str, str]
 
 
-@serve.deployment(name=DEPLOYMENT, max_ongoing_requests=MAX_ONGOING_REQUESTS, max_queued_requests=MAX_QUEUED_REQUESTS)
-@serve.ingress()
 class Scoring:
     """One replica. Ray asks it for its ASGI application, then calls `reconfigure` with the user_config."""
 
@@ -49,22 +48,25 @@ class Scoring:
         return self._server.app
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Serve other models, without a restart.
-
-        A config that cannot be served is refused: at the start that fails the deployment; later the old models stay,
-        since Ray would answer an exception with a restart of the replica, which then could not start either. The
-        refusal is in the log and in the notes of /readyz.
-        """
-        service = self._server.service
-        try:
-            await service.load(_aliases(user_config))
-        except ModelLoadError as error:
-            if not service.cards():
-                raise
-            _LOG.error("the new user_config is refused, the old models stay: %s", error)
+        """Serve the models that `user_config` names, without a restart."""
+        await apply_user_config(self._server.service, user_config)
 
 
-def _aliases(user_config: dict[str, Any]) -> dict[str, str]:
+async def apply_user_config(service: ScoringService, user_config: object) -> None:
+    """Load what `{"models": {name: alias or version}}` names. Raises ModelLoadError while nothing is served yet.
+
+    Later a config that cannot be served is refused and the old models stay: Ray would answer an exception with a new
+    replica, which could not start either. The refusal is in the log, and in the notes of /readyz.
+    """
+    try:
+        await service.load(_aliases(user_config))
+    except Exception as error:  # whatever it is, an outage is the worse answer to a wrong config
+        if not service.cards():
+            raise
+        _LOG.error("the new user_config is refused, the old models stay: %s", error)
+
+
+def _aliases(user_config: object) -> dict[str, str]:
     try:
         return msgspec.convert(user_config, UserConfig).models
     except msgspec.ValidationError as error:

@@ -13,6 +13,7 @@ from serving.decision import Health, ModelList, Readiness
 from serving.errors import MethodNotAllowedError, UnknownPathError
 from serving.http import (
     HTML,
+    NO_CONTENT,
     ClientGoneError,
     Receive,
     Response,
@@ -117,7 +118,7 @@ class ScoringApp:
             return await handler(scope, receive)
         allow = (*handlers, *(["HEAD"] if "GET" in handlers else []), "OPTIONS")
         if method == "OPTIONS":
-            return Response(204, headers=(("allow", ", ".join(allow)),))
+            return Response(NO_CONTENT, headers=(("allow", ", ".join(allow)),))
         raise MethodNotAllowedError(method, path, allow)
 
     def _problem(self, error: Exception) -> Response:

@@ -14,6 +14,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON = "application/json"
+NO_CONTENT = 204
 HTML = "text/html; charset=utf-8"
 
 
@@ -74,11 +75,10 @@ async def read_body(receive: Receive, bytes_max: int) -> bytes:
 
 async def respond(send: Send, response: Response, *, with_body: bool = True) -> None:
     """Send an answer, for HEAD without its body."""
-    headers = [
-        (b"content-type", response.content_type.encode("latin-1")),
-        (b"content-length", str(len(response.body)).encode()),
-        *((name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers),
-    ]
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+    if response.status != NO_CONTENT:
+        headers.append((b"content-type", response.content_type.encode("latin-1")))
+        headers.append((b"content-length", str(len(response.body)).encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body if with_body else b""})
 

@@ -132,4 +132,4 @@ def _entity(key: FieldReader, given: msgspec.Raw | None, carried: Mapping[str, o
 def _refuse_unknown(where: str, given: Mapping[str, object], known: list[str]) -> None:
     for name in given:
         if name not in known:
-            raise InvalidFieldError(f"unknown; this model takes {known or 'nothing'} here", f"{where}.{name}")
+            raise InvalidFieldError(f"unknown; this model takes {known or 'nothing'} here", dotted(where, name))

@@ -15,7 +15,7 @@ from materialize.online import FeatureStatus, FeatureVector, OnlineStoreUnavaila
 from serving import record
 from serving.clock import Stopwatch
 from serving.decision import Decision, Degradation, Explain, Latency, ModelCard, ModelVersion, Readiness, ScoreRequest
-from serving.errors import ModelLoadError, UnknownModelError
+from serving.errors import UnknownModelError
 from serving.identifiers import (
     DECISION_RANDOM_BYTES,
     TRACE_RANDOM_BYTES,
@@ -73,8 +73,8 @@ class ScoringService:
         """
         try:
             loaded = await asyncio.to_thread(load_models, self._source, self._reader, aliases)
-        except ModelLoadError as error:
-            self._load_failure = str(error)
+        except Exception as error:
+            self._load_failure = str(error) or repr(error)
             raise
         self._models, self._load_failure = loaded, None
 

@@ -11,6 +11,8 @@ from serving.errors import SettingsError
 
 PREFIX = "ACTOR_RISK_"
 
+_DIGITS_MAX = 9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -54,8 +56,8 @@ class Settings:
 
 def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(PREFIX + name) or str(default)
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 31):
-        raise SettingsError(f"{PREFIX}{name} must be a whole number from 1 to {(1 << 31) - 1}, not {text!r}")
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and int(text)):
+        raise SettingsError(f"{PREFIX}{name} must be a whole number from 1 to 999999999, not {text[:20]!r}")
     return int(text)
 
 

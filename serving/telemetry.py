@@ -14,7 +14,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from serving.decision import Decision, Latency, ModelCard, StatusCounts
 
@@ -64,7 +63,7 @@ class Durations:
     def family(self) -> Metric:
         """The histogram as Prometheus knows it: each bucket counts all that is not above its bound."""
         family = HistogramMetricFamily(self._name, self._told, labels=[self._label])
-        bounds = [floatToGoString(bound) for bound in (*BUCKETS_S, float("inf"))]
+        bounds = [*map(repr, BUCKETS_S), "+Inf"]
         for label, buckets in self._buckets.items():
             cumulative = [float(sum(buckets[: i + 1])) for i in range(len(buckets))]
             family.add_metric([label], list(zip(bounds, cumulative, strict=True)), self._sums_s[label])

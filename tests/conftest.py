@@ -12,11 +12,15 @@ import platform
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
 
 from actor_risk.local import KAFKA_VERSION, Kafka, LocalRuntimeError, Valkey, default_cache
+
+if TYPE_CHECKING:
+    from tests.support.world import World
 
 _ran_against = pytest.StashKey[dict[str, str]]()
 
@@ -47,7 +51,7 @@ def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.fixture
 def redis_namespace(redis_url: str) -> Iterator[str]:
     """A key prefix that nobody else uses; every key that begins with it is deleted afterwards."""
-    namespace = f"test-{uuid.uuid4().hex}"
+    namespace = f"test_{uuid.uuid4().hex}"
     yield namespace
     with redis.Redis.from_url(redis_url) as client:
         for key in client.scan_iter(match=f"{namespace}*", count=1_000):
@@ -92,3 +96,14 @@ def _redis_version(url: str) -> str:
         told = client.info("server")
     valkey = told.get("valkey_version")
     return f"Valkey {valkey}" if valkey else f"Redis {told['redis_version']}"
+
+
+@pytest.fixture(scope="session")
+def world(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The real feature repository over simulated events; nothing is in the online store yet."""
+    from tests.support.world import build_world, delete_keys  # Feast takes seconds to import: only for who needs it
+
+    root = Path(__file__).resolve().parent.parent
+    built = build_world(tmp_path_factory.mktemp("world"), root / "feature_repo", redis_url)
+    yield built
+    delete_keys(redis_url, built.project)

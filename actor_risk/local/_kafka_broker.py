@@ -8,10 +8,10 @@ import uuid
 from pathlib import Path
 
 from actor_risk.local._kafka_files import KAFKA_VERSION, default_cache, fetch_kafka, java
+from actor_risk.local._kafka_probe import broker_answers
 from actor_risk.local.errors import StartError
-from actor_risk.local.processes import free_port, is_listening
+from actor_risk.local.processes import free_port
 from actor_risk.local.server import LocalServer
-from materialize.stream.kafka_log import broker_answers
 
 __all__ = ["KAFKA_VERSION", "Kafka", "default_cache"]
 
@@ -82,7 +82,7 @@ class Kafka(LocalServer):
         return [*run, "kafka.Kafka", str(self.config_path)]
 
     def _answers(self, port: int) -> bool:
-        return is_listening(port) and broker_answers(f"127.0.0.1:{port}", timeout_ms=2_000)
+        return broker_answers(port, timeout_s=2.0)
 
     def _format(self, command: list[str]) -> None:
         arguments = ["--cluster-id", _cluster_id(), "--config", str(self.config_path), "--ignore-formatted"]

@@ -25,11 +25,11 @@ from actor_risk.simulate._rows import Rows
 from actor_risk.simulate._world import CLICKS_PER_EVENT, Stream, World, random_stream
 
 _EXPOSURES_PER_SESSION = 2.5
-_EVENTS_PER_SESSION = _EXPOSURES_PER_SESSION / (1 - CLICKS_PER_EVENT)
 _CROWD_SESSIONS = 45
 _CROWD_SHARE = 0.14
 _CAMOUFLAGE = 0.15
 _LOGGED_IMPRESSION = 0.95  # the rest is lost on its way, as beacons are
+_EVENTS_PER_SESSION = _EXPOSURES_PER_SESSION * (1 / (1 - CLICKS_PER_EVENT) - (1 - _LOGGED_IMPRESSION))
 
 
 @dataclass(frozen=True)

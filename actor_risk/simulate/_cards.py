@@ -85,7 +85,7 @@ def dispute_delays_ms(rng: np.random.Generator, n: int) -> IntArray:
 
 def stolen_card_behaviour(rng: np.random.Generator, n: int) -> CardBehaviour:
     """n runs on stolen cards: many cards are refused, many payments are disputed."""
-    return CardBehaviour(rng.beta(5, 7, n), rng.beta(3, 8, n), 180 * np.exp(0.5 * rng.standard_normal(n)))
+    return CardBehaviour(rng.beta(10, 12, n), rng.beta(4, 9, n), 180 * np.exp(0.5 * rng.standard_normal(n)))
 
 
 def expired_card_behaviour(rng: np.random.Generator, n: int) -> CardBehaviour:

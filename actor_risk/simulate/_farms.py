@@ -31,6 +31,7 @@ from actor_risk.simulate._settings import SimulationSettings
 
 _CLICKS_PER_FARM = 130
 _SLOW_SHARE = 0.3
+_BLITZ_EFFORT = 2.5
 _LOGGED_IMPRESSION = 0.6
 
 
@@ -74,7 +75,8 @@ def farm_episodes(rng: np.random.Generator, farms: ClickFarms, settings: Simulat
     span_ms = settings.end_ms - settings.start_ms
     latest = np.maximum(1, span_ms - duration_ms // 2)
     start_ms = settings.start_ms + (evenly(rng, n) * latest).astype(np.int64)
-    return Episodes(group, start_ms, duration_ms, spread_over(clicks, rng.gamma(2.0, 1.0, n)))
+    effort = rng.gamma(2.0, 1.0, n) * np.where(blitz, _BLITZ_EFFORT, 1.0)
+    return Episodes(group, start_ms, duration_ms, spread_over(clicks, effort))
 
 
 def farm_exposures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import yaml
@@ -12,22 +13,35 @@ from feast.repo_config import RepoConfig
 from materialize.definitions._errors import DefinitionError
 
 
-def open_feature_store(repo_path: Path, registry_path: Path | None = None) -> FeatureStore:
-    """The Feast store that `feature_store.yaml` in `repo_path` describes, with another registry file if one is given.
+def open_feature_store(
+    repo_path: Path, registry_path: Path | None = None, redis_url: str | None = None
+) -> FeatureStore:
+    """The Feast store that `feature_store.yaml` in `repo_path` describes; see `repo_config` for the rest.
 
     Raises DefinitionError when there is no such file.
     """
-    return FeatureStore(config=repo_config(repo_path, registry_path))
+    return FeatureStore(config=repo_config(repo_path, registry_path, redis_url))
 
 
-def repo_config(repo_path: Path, registry_path: Path | None = None) -> RepoConfig:
-    """The configuration of a repository, as Feast reads it, with another registry file if one is given."""
+def repo_config(repo_path: Path, registry_path: Path | None = None, redis_url: str | None = None) -> RepoConfig:
+    """The configuration of a repository, as Feast reads it, with another registry file or Redis if one is given.
+
+    Raises DefinitionError when there is no feature_store.yaml in `repo_path`.
+    """
+    hush_feast()
     file = repo_path / "feature_store.yaml"
     if not file.exists():
         raise DefinitionError(f"no feature_store.yaml in {repo_path}: give the folder of the feature repository")
     described = yaml.safe_load(os.path.expandvars(file.read_text()))
     if registry_path is not None:
         described["registry"] = str(registry_path)
+    if redis_url is not None:
+        described["online_store"]["connection_string"] = redis_url
     config = RepoConfig(**described)
     config.repo_path = repo_path
     return config
+
+
+def hush_feast() -> None:
+    """Silence Feast's warning, at every read of a stream view, that stream views are in development."""
+    warnings.filterwarnings("ignore", message="Stream feature views are experimental", category=RuntimeWarning)

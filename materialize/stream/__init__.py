@@ -1,4 +1,7 @@
-"""The event log (Kafka, or Redis Streams on one machine), the worker that folds it into rows, and dead letters."""
+"""The event log (Kafka, or Redis Streams on one machine), dead letters, and the worker that folds events into rows.
+
+The worker is imported by its own name, `materialize.stream.worker`: it brings Feast along, which publishers need not.
+"""
 
 from materialize.stream.dead_letters import DeadLetter, DeadLetters, dead_letter_topic
 from materialize.stream.errors import (
@@ -23,7 +26,6 @@ from materialize.stream.log import (
     next_offsets,
 )
 from materialize.stream.open_log import log_settings, open_event_log
-from materialize.stream.worker import StreamWorker, WorkerCounts, WorkerSettings
 
 __all__ = [
     "AsyncEventLogPublisher",
@@ -42,11 +44,8 @@ __all__ = [
     "RecordsLostError",
     "RedisLogSettings",
     "StreamError",
-    "StreamWorker",
     "TopicPartition",
     "UnknownTopicError",
-    "WorkerCounts",
-    "WorkerSettings",
     "dead_letter_topic",
     "log_settings",
     "next_offsets",

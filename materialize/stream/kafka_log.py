@@ -24,7 +24,7 @@ from materialize.stream.log import KafkaLogSettings, Record, Start, TopicPartiti
 
 _FETCH_WAIT_MS = 50  # the broker answers at once when there are records; this bounds an idle fetch
 _FETCH_BYTES_MAX = 4 * 1024 * 1024
-_RECORD_BYTES_MAX = 1024 * 1024  # the broker's default `message.max.bytes`, less would split nothing, more be refused
+_RECORD_BYTES_MAX = 1024 * 1024  # the default `message.max.bytes` of a broker, which refuses more
 _HEARTBEATS_PER_SESSION = 3
 
 

@@ -37,7 +37,7 @@ FLUSH_MS = 10_000
 def settings(request: pytest.FixtureRequest) -> EventLogSettings:
     if request.param == "redis":
         url, prefix = request.getfixturevalue("redis_url"), request.getfixturevalue("redis_namespace")
-        return RedisLogSettings(url=url, prefix=prefix, lease_ms=1_500)
+        return RedisLogSettings(url=url, prefix=prefix, lease_ms=5_000)
     bootstrap_servers = request.getfixturevalue("kafka_bootstrap")
     return KafkaLogSettings(bootstrap_servers=bootstrap_servers, session_timeout_ms=6_000, timeout_ms=4_000)
 

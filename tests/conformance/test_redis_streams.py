@@ -27,7 +27,8 @@ from materialize.stream.redis_streams import RedisStreams
 
 TOPIC = "events"
 GROUP = "group"
-LEASE_MS = 800
+LEASE_MS = 60_000
+SHORT_LEASE_MS = 500
 DEADLINE_S = 20.0
 
 entry_ids = st.tuples(st.integers(0, 2**43 - 1), st.integers(0, 2**SEQUENCE_BITS - 1))
@@ -94,7 +95,7 @@ def test_a_consumer_that_sleeps_longer_than_its_lease_can_neither_read_nor_commi
 ) -> None:
     append(log, 10)
     clock = Clock()
-    with closing(RedisStreams(settings, clock)) as slow_log:
+    with closing(RedisStreams(replace(settings, lease_ms=SHORT_LEASE_MS), clock)) as slow_log:
         sleeper = slow_log.consumer([TOPIC], GROUP)
         taken = sleeper.poll(10, 0)
         assert len(taken) == 5
@@ -109,14 +110,14 @@ def test_a_consumer_that_sleeps_longer_than_its_lease_can_neither_read_nor_commi
             with pytest.raises(CommitRejectedError):
                 sleeper.commit(next_offsets(taken))
             heir.commit(next_offsets(seen))
-            clock.now_ms += 10 * LEASE_MS
+            clock.now_ms += 10 * SHORT_LEASE_MS
             assert sleeper.poll(100, 0) == []
             assert taken[0].topic_partition not in sleeper.assignment()
         sleeper.close()
 
 
 def test_a_partition_is_handed_over_only_after_what_was_polled_is_committed(settings: RedisLogSettings) -> None:
-    settings, clock = replace(settings, lease_ms=60_000), Clock()
+    clock = Clock()
     with closing(RedisStreams(settings, clock)) as log, closing(RedisStreams(settings)) as other_log:
         log.ensure_topics([TOPIC])
         append(log, 10)
@@ -126,11 +127,11 @@ def test_a_partition_is_handed_over_only_after_what_was_polled_is_committed(sett
 
         def is_shared() -> bool:
             assert first.poll(10, 0) == second.poll(10, 20) == []
-            clock.now_ms += 21_000  # a third of the lease: time to renew
+            clock.now_ms += LEASE_MS // 3 + 1  # time to renew
             return len(first.assignment()) == len(second.assignment()) == 1
 
         assert second.poll(10, 0) == []
-        clock.now_ms += 21_000
+        clock.now_ms += LEASE_MS // 3 + 1
         assert first.poll(10, 0) == second.poll(10, 200) == []
         assert records[0].topic_partition not in second.assignment()
         first.commit(next_offsets(records))

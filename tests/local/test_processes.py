@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,8 +40,11 @@ def test_waiting_past_the_deadline_is_an_error_that_says_what_did_not_happen() -
         wait_until(lambda: False, 3, "the cows come home", clock=lambda: float(next(ticks)), pause=lambda _: None)
 
 
-def test_a_free_port_has_no_listener() -> None:
-    assert not is_listening(free_port())
+def test_a_free_port_has_no_listener_until_somebody_listens() -> None:
+    port = free_port()
+    assert not is_listening(port)
+    with socket.create_server(("127.0.0.1", port)):
+        assert is_listening(port)
 
 
 def test_a_childs_output_goes_to_its_log(tmp_path: Path) -> None:

@@ -273,9 +273,8 @@ def build_world(root: Path) -> World:
 
 
 def loaded_world(root: Path) -> World:
-    """A server that answers for one model, and knows the IP 203.0.113.9."""
+    """A server that answers for the champion in `root`, and knows the IP 203.0.113.9."""
     world = build_world(root)
-    publish_model(world.store)
     world.features.values["203.0.113.9"] = [40.0, 45.0, 3.0, 30.0, 12.0, 7.5, 33.0, 0.25]
     asyncio.run(world.service.load(CHAMPION))
     return world

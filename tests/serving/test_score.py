@@ -17,7 +17,7 @@ from materialize.online import FeatureStatus, ReadCounts
 from serving.decision import Decision, Thresholds
 from serving.inputs import carried_values, read_event
 from serving.record import strongest, verdict
-from tests.serving.fakes import FEATURES, KEYS, NOW_MS, SERVICE, World, click, loaded_world
+from tests.serving.fakes import FEATURES, KEYS, NOW_MS, SERVICE, World, click
 
 
 def score(world: World, body: Any, headers: dict[str, str] | None = None) -> Decision:
@@ -49,11 +49,6 @@ def test_the_sum_holds_for_any_features(shared_world: World, values: list[float 
     decision = score(shared_world, {"model": SERVICE, "entities": {**KEYS, "ip": "any"}})
     assert listed(decision) == pytest.approx(decision.margin, rel=1e-6, abs=1e-9)
     assert decision.feature_statuses.null_value == values.count(None)
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return loaded_world(tmp_path_factory.mktemp("models"))
 
 
 def test_the_top_five_reasons_come_strongest_first_and_say_what_was_read(world: World) -> None:

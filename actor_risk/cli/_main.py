@@ -1,0 +1,84 @@
+"""The group, and how errors reach a person: one line that says what to do, and exit code 1."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from actor_risk.errors import ActorRiskError
+from actor_risk.local import LocalRuntimeError
+
+COMMANDS = {
+    "demo": ("_demo", "Run the whole job on this machine: simulate, backfill, train, serve, score."),
+    "up": ("_environment", "Start the embedded Valkey server."),
+    "down": ("_environment", "Stop the embedded Valkey server."),
+    "simulate": ("_events", "Make labelled history, and optionally live events."),
+    "apply": ("_features", "Put the feature repository into the registry."),
+    "backfill": ("_features", "Write online rows from history."),
+    "stream": ("_events", "Fold the event log into online rows."),
+    "train": ("_models", "Build a training set, train, publish, make it champion."),
+    "serve": ("_serving", "Run the scoring application."),
+    "score": ("_serving", "Ask a running scoring application."),
+}
+
+
+class _Lazy(click.Group):
+    """Imports a command's module when the command is called, so that `--help` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"actor_risk.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(error, (ActorRiskError, LocalRuntimeError, *_own_errors())):
+                raise click.ClickException(str(error)) from error
+            raise
+
+
+def _own_errors() -> tuple[type[Exception], ...]:
+    """The roots of the packages' exceptions, whose messages are written for people."""
+    from actor_risk.simulate import SimulationError
+    from materialize.definitions import DefinitionError
+    from materialize.offline import HistoryError
+    from materialize.online import OnlineStoreError
+    from materialize.stream import StreamError
+    from models import ModelError
+
+    return (SimulationError, DefinitionError, HistoryError, OnlineStoreError, StreamError, ModelError)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="actor-risk")
+def main() -> None:
+    """Actor Risk: a real-time feature store and scoring server for actor risk control.
+
+    Start with `actor-risk demo`, which does everything below in order. One by one:
+
+    \b
+      actor-risk up                      a Redis-compatible server (or set REDIS_URL)
+      actor-risk simulate                labelled events: history to Parquet
+      actor-risk apply                   feature_repo/ into the registry
+      actor-risk backfill                history into online rows
+      actor-risk stream                  live events into online rows (leave it running)
+      actor-risk train                   models from point-in-time features
+      actor-risk serve                   the HTTP endpoint (leave it running)
+      actor-risk score --help            ask it
+
+    Everything is kept below .local/ (ACTOR_RISK_HOME). With KAFKA_BOOTSTRAP_SERVERS set, events go through Kafka,
+    otherwise through streams on the same Redis.
+    """

@@ -1,0 +1,63 @@
+"""What several commands need: the home, the console, and a progress bar."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from actor_risk.home import Home
+
+
+def home() -> Home:
+    """The home that the environment names."""
+    return Home.from_environment(os.environ)
+
+
+def console() -> Console:
+    """Where commands speak to a person."""
+    return Console(highlight=False)
+
+
+@contextmanager
+def progress_bar(shown_on: Console) -> Iterator[Progress]:
+    """A progress display that leaves its lines behind."""
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=shown_on) as progress:
+        yield progress
+
+
+class Instant(click.ParamType[int]):
+    """A moment: RFC 3339 (a zone is required), or `now`."""
+
+    name = "instant"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Milliseconds UTC."""
+        if isinstance(value, int):
+            return value
+        if value == "now":
+            return now_ms()
+        try:
+            when = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time: write it as 2026-11-20T00:00:00Z, or now", param, ctx)
+        if when.tzinfo is None:
+            self.fail(f"{value!r} has no zone: write it as {value}Z for UTC", param, ctx)
+        return round(when.timestamp() * 1000)
+
+
+def now_ms() -> int:
+    """The wall clock, milliseconds UTC."""
+    return round(datetime.now(UTC).timestamp() * 1000)

@@ -1,0 +1,243 @@
+"""The demo, step by step."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import time
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+
+import redis
+from feast import FeatureStore
+from rich.console import Console
+from rich.table import Table
+
+from actor_risk.cli._shared import now_ms, progress_bar
+from actor_risk.demo._scenarios import Burst, Scenario, real_clicks, simulated
+from actor_risk.errors import ActorRiskError
+from actor_risk.feast_repo import apply_repo, materialize
+from actor_risk.home import Home
+from actor_risk.publishing import publish_table
+from actor_risk.scoring_client import Answer, ask, show
+from actor_risk.serving_process import ServingProcess, choose_port, write_config
+from actor_risk.simulate import write
+from actor_risk.training import Published, build_training_set, train_and_publish
+from actor_risk.worker_process import WorkerProcess
+from materialize.stream import EventLog
+from models import CHAMPION
+
+PORT = 8000
+CATCH_UP_TIMEOUT_S = 120.0
+KEYS_AT_ONCE = 1_000
+DAY_MS = 86_400_000
+
+
+def run_demo(home: Home, events: Path | None, once: bool, shown: Console) -> None:
+    """Run the demo; without `once` it stays up until it is interrupted. What it started is stopped in any case.
+
+    Raises ActorRiskError and the packages' own errors, whose messages say what to do.
+    """
+    began = time.monotonic()
+    with ExitStack() as running:
+        answer, url, question = _all_steps(home, events, shown, running)
+        shown.print(f"\n[dim]the whole demo took {time.monotonic() - began:.0f} s[/]")
+        if once:
+            print(json.dumps(answer))  # noqa: T201 - the last line is for a program
+            return
+        _stay_up(shown, url, question)
+
+
+def _all_steps(home: Home, events: Path | None, shown: Console, running: ExitStack) -> tuple[Answer, str, Answer]:
+    home = _redis(home, shown, running)
+    scenario = _events(home, events, shown)
+    store = _features(home, scenario, shown)
+    log = home.event_log()
+    running.callback(log.close)
+    worker = _worker(home, running)
+    _models(home, store, scenario, shown)
+    serving = _serving(home, scenario, shown, running)
+    published = _live_events(log, scenario, worker, shown)
+    answer, question = _questions(serving.url, scenario.burst, log, worker, published, shown)
+    return answer, serving.url, question
+
+
+def _redis(home: Home, shown: Console, running: ExitStack) -> Home:
+    _step(shown, 1, "Redis")
+    if home.given_redis_url is None:
+        server = running.enter_context(home.valkey())
+        shown.print(f"  embedded Valkey at {server.url}")
+    else:
+        shown.print("  the one that REDIS_URL names")
+    return home
+
+
+def _events(home: Home, events: Path | None, shown: Console) -> Scenario:
+    _step(shown, 2, "Events")
+    with shown.status("  making events …"):
+        scenario = simulated(now_ms()) if events is None else real_clicks(events, now_ms())
+        shutil.rmtree(home.data, ignore_errors=True)
+        write(scenario.history, home.data)
+    history, live = scenario.history, scenario.live
+    shown.print(f"  {scenario.about}")
+    shown.print(
+        f"  history: {history.ad_events.num_rows:,} ad events, {history.account_events.num_rows:,} account events"
+    )
+    shown.print(f"  live since the full hour: {live.ad_events.num_rows + live.account_events.num_rows:,} events")
+    return scenario
+
+
+def _features(home: Home, scenario: Scenario, shown: Console) -> FeatureStore:
+    _step(shown, 3, "Features: definitions into the registry, history into Redis")
+    home.registry.unlink(missing_ok=True)
+    done = apply_repo(home.feature_repo, home.registry, home.environment())
+    shown.print(f"  {done.views} views, feature services {' and '.join(done.services)}")
+    store = home.feature_store()
+    _forget_rows(home.redis_url(), store.project)
+    with progress_bar(shown) as progress:
+        task = progress.add_task("  backfill", total=None)
+        materialize(
+            store,
+            scenario.cut_ms - 30 * DAY_MS,
+            scenario.cut_ms,
+            None,
+            lambda name, done, total: progress.update(
+                task, description=f"  backfill {name}", completed=done, total=total
+            ),
+        )
+        progress.update(task, description="  backfill")
+    return store
+
+
+def _worker(home: Home, running: ExitStack) -> WorkerProcess:
+    """Started early, so that it is there when the live events are: a group of its own, from now on."""
+    worker = WorkerProcess(home, f"demo-{uuid.uuid4().hex[:12]}", "latest")
+    running.callback(worker.stop)
+    return worker
+
+
+def _models(home: Home, store: FeatureStore, scenario: Scenario, shown: Console) -> None:
+    _step(shown, 4, "Models: point-in-time features, LightGBM, ONNX")
+    table = Table("model", "version", "rows", "ROC AUC", "PR AUC", "base rate", "label", box=None)
+    with progress_bar(shown) as progress:
+        for recipe in scenario.recipes:
+            task = progress.add_task(f"  {recipe.model}: features", total=None)
+            rows = build_training_set(store, recipe, home.data, scenario.rows_max)
+            progress.update(task, description=f"  {recipe.model}: trees", total=scenario.settings.trees)
+            done = train_and_publish(
+                store,
+                recipe,
+                rows,
+                home.models,
+                scenario.settings,
+                lambda count, total, task=task: progress.update(task, completed=count, total=total),  # type: ignore[misc]
+            )
+            table.add_row(*_model_row(recipe.model, done))
+    shown.print("  measured on a later time span than the models were trained on:")
+    shown.print(table)
+
+
+def _model_row(name: str, done: Published) -> list[str]:
+    metrics = done.trained.metrics
+    numbers = (metrics.roc_auc, metrics.pr_auc, metrics.base_rate)
+    return [f"  {name}", done.version, f"{done.rows:,}", *(f"{number:.3f}" for number in numbers), done.trained.label]
+
+
+def _serving(home: Home, scenario: Scenario, shown: Console, running: ExitStack) -> ServingProcess:
+    _step(shown, 5, "Serving: Ray Serve from ray_config.yaml")
+    port = choose_port(PORT)
+    models = {recipe.model: CHAMPION for recipe in scenario.recipes}
+    serving = ServingProcess(home, write_config(home, Path("ray_config.yaml"), port, models), port)
+    running.callback(serving.stop)
+    with shown.status("  starting …"):
+        serving.wait_until_ready()
+    shown.print(f"  ready at {serving.url}")
+    for note in serving.notes():
+        shown.print(f"  [yellow]note:[/] {note}")
+    return serving
+
+
+def _live_events(log: EventLog, scenario: Scenario, worker: WorkerProcess, shown: Console) -> int:
+    _step(shown, 6, "Stream: live events through the log into Redis")
+    worker.wait_until_ready()
+    published = 0
+    tables = {"ad_events": scenario.live.ad_events, "account_events": scenario.live.account_events}
+    with progress_bar(shown) as progress:
+        for topic, table in tables.items():
+            task = progress.add_task(f"  {topic}", total=table.num_rows)
+            published += publish_table(
+                log,
+                topic,
+                table,
+                lambda sent, task=task: progress.update(task, completed=sent),  # type: ignore[misc]
+            )
+    with shown.status("  the worker folds them …"):
+        worker.wait_until_done(published, CATCH_UP_TIMEOUT_S)
+    status = worker.status()
+    shown.print(f"  {status.records:,} events folded, {status.dead_letters} dead letters")
+    return published
+
+
+def _questions(
+    url: str, burst: Burst, log: EventLog, worker: WorkerProcess, published: int, shown: Console
+) -> tuple[Answer, Answer]:
+    _step(shown, 7, "Scores: the same actors before and after a burst of abuse")
+    question: Answer = {"model": burst.model, "entities": burst.entities}
+    before = ask(url, question)
+    show(shown, "before", before)
+    table = burst.events(now_ms())
+    published += publish_table(log, "ad_events", table, _unheard)
+    worker.wait_until_done(published, CATCH_UP_TIMEOUT_S)
+    shown.print(f"\n  … {burst.about} …\n")
+    after = ask(url, question)
+    show(shown, "after", after)
+    change = after["score"] - before["score"]
+    shown.print(
+        f"\n  the score went from {before['score']:.3f} to {after['score']:.3f} ({change:+.3f}): {burst.expected}"
+    )
+    _check(before)
+    _check(after)
+    return after, question
+
+
+def _unheard(_: int) -> None:
+    """Progress too short to show."""
+
+
+def _check(answer: Answer) -> None:
+    """The explanation adds up, or the demo has failed."""
+    explained = answer["base_value"] + sum(r["attribution"] for r in answer["reasons"]) + answer["attributions_rest"]
+    if abs(explained - answer["margin"]) > 1e-6 * max(1.0, abs(answer["margin"])):
+        raise ActorRiskError(f"the explanation does not add up: {explained} is not the margin {answer['margin']}")
+
+
+def _stay_up(shown: Console, url: str, question: Answer) -> None:
+    shown.rule()
+    shown.print(f"[bold]{url}[/]   docs at {url}/docs, metrics at {url}/metrics")
+    body = shlex.quote(json.dumps(question))
+    shown.print(f"curl -s {url}/v1/score -H 'content-type: application/json' -d {body}", soft_wrap=True)
+    shown.print("Ctrl-C stops everything.")
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        shown.print("stopping …")
+
+
+def _forget_rows(redis_url: str, project: str) -> None:
+    """Drop the rows of an earlier demo: its world was another one."""
+    with redis.Redis.from_url(redis_url) as client:
+        batch: list[bytes] = []
+        for key in client.scan_iter(f"{project}:*", count=KEYS_AT_ONCE):
+            batch.append(key)
+            if len(batch) == KEYS_AT_ONCE:
+                client.unlink(*batch)
+                batch = []
+        if batch:
+            client.unlink(*batch)
+
+
+def _step(shown: Console, number: int, title: str) -> None:
+    shown.print(f"[bold]{number}/7[/] [bold cyan]{title}[/]")

@@ -1,0 +1,130 @@
+"""What a demo is about: its events, its models, and whom it asks about before and after a burst of abuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from actor_risk.simulate import (
+    Simulation,
+    SimulationSettings,
+    click_farm_burst,
+    load_clicks,
+    quiet_honest_actors,
+    shift_to,
+    simulate,
+    split,
+)
+from actor_risk.training import CONVERSION, RECIPES, Recipe
+from models.train import TrainSettings
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+HISTORY_DAYS = 10
+BURST_MS = 4 * 60_000
+BURST_CLICKS = 240
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Abuse by one actor: `events(now_ms)` just happened, and `entities` is who is asked about."""
+
+    about: str
+    model: str
+    entities: dict[str, str]
+    events: Callable[[int], pa.Table]
+    expected: str
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The events of a demo, split at the full hour where the stream takes over, and what is made of them."""
+
+    about: str
+    history: Simulation
+    live: Simulation
+    cut_ms: int
+    recipes: tuple[Recipe, ...]
+    settings: TrainSettings
+    rows_max: int
+    burst: Burst
+
+
+def simulated(now_ms: int) -> Scenario:
+    """Simulated ads and accounts, and a click farm that falls upon a creator who has been quiet."""
+    world = simulate(SimulationSettings(seed=SEED, start_ms=now_ms - HISTORY_DAYS * DAY_MS, end_ms=now_ms))
+    history, live = split(world, now_ms // HOUR_MS * HOUR_MS)
+    quiet = quiet_honest_actors(history, 6)
+    creator, advertiser = quiet.creator_ids[0], quiet.advertiser_ids[0]
+    return Scenario(
+        about=f"simulated events of {HISTORY_DAYS} days, seed {SEED}",
+        history=history,
+        live=live,
+        cut_ms=now_ms // HOUR_MS * HOUR_MS,
+        recipes=tuple(RECIPES.values()),
+        settings=TrainSettings(seed=SEED),
+        rows_max=20_000,
+        burst=Burst(
+            about=f"a click farm clicks {BURST_CLICKS} times in {BURST_MS // 60_000} minutes on {creator}'s placements",
+            model="ad_click_risk",
+            entities={
+                "creator_id": creator,
+                "advertiser_id": advertiser,
+                "ip": quiet.ips[0],
+                "device_id": quiet.device_ids[0],
+            },
+            events=lambda at_ms: click_farm_burst(
+                SEED, at_ms - BURST_MS, BURST_MS, BURST_CLICKS, advertiser, creator, quiet.ips[:3], quiet.device_ids[:4]
+            ),
+            expected="the risk rises",
+        ),
+    )
+
+
+def real_clicks(path: Path, now_ms: int) -> Scenario:
+    """The real clicks of a file, moved in time so that the last one is now, with installs as the label.
+
+    The label says *installed*, not *fraud*: the score is the probability of an install, and a burst makes it fall.
+    """
+    clicks = load_clicks(path, shift_to(path, now_ms))
+    history, live = split(clicks, now_ms // HOUR_MS * HOUR_MS)
+    one = _typical_click(history.ad_events)
+    return Scenario(
+        about=f"{clicks.ad_events.num_rows:,} real clicks, moved in time so that the last one is now",
+        history=history,
+        live=live,
+        cut_ms=now_ms // HOUR_MS * HOUR_MS,
+        recipes=(CONVERSION,),
+        settings=TrainSettings(seed=SEED, trees=60, leaves=7, depth=3, leaf_rows_min=200),
+        rows_max=100_000,
+        burst=Burst(
+            about=f"{BURST_CLICKS} clicks within {BURST_MS // 60_000} minutes from one IP, {one['ip']}",
+            model=CONVERSION.model,
+            entities=one,
+            events=lambda at_ms: click_farm_burst(
+                SEED,
+                at_ms - BURST_MS,
+                BURST_MS,
+                BURST_CLICKS,
+                one["advertiser_id"],
+                one["creator_id"],
+                [one["ip"]],
+                [one["device_id"]],
+            ),
+            expected="the probability of an install falls: such a click is a weak sign of invalid traffic",
+        ),
+    )
+
+
+def _typical_click(events: pa.Table) -> dict[str, str]:
+    """The keys of the last click of an IP with few clicks."""
+    counts = events.group_by("ip").aggregate([("event_id", "count")])
+    quiet = counts.filter(pc.equal(counts.column("event_id_count"), 3)).column("ip")
+    rows = events.filter(pc.is_in(events.column("ip"), quiet.combine_chunks()))
+    row = (rows if rows.num_rows else events).slice(max(rows.num_rows, 1) - 1, 1).to_pylist()[0]
+    return {name: row[name] for name in ("creator_id", "advertiser_id", "ip", "device_id")}

@@ -1,0 +1,137 @@
+"""The scoring application as a child process: `serve run` with the configuration and environment that it needs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import yaml
+
+from actor_risk.errors import ActorRiskError
+from actor_risk.home import Home
+from actor_risk.local import free_port, start_child, wait_until
+from actor_risk.local.processes import log_tail
+
+READY_TIMEOUT_S = 120.0
+
+
+def fast_environment(scratch: Path) -> dict[str, str]:
+    """What turns on HAProxy and throughput mode, where there is an HAProxy for the platform: on Linux.
+
+    The variables must be set before Ray starts. HAProxy's own ports are free ones and its files lie in `scratch`, so
+    that two servers on one machine do not meet.
+    """
+    if sys.platform != "linux":
+        return {}
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+    }
+
+
+def child_environment(home: Home, scratch: Path) -> dict[str, str]:
+    """The environment of a serving process: ours, the home, and quiet, fast Ray."""
+    return {
+        **os.environ,
+        **home.environment(),
+        **fast_environment(scratch),
+        "PYTHONPATH": str(Path.cwd()),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def write_config(home: Home, template: Path, port: int, models: Mapping[str, str]) -> Path:
+    """The configuration `template` with this port and these models (name → alias) at `<home>/ray_config.yaml`."""
+    config = yaml.safe_load(template.read_text())
+    config["http_options"]["port"] = port
+    for application in config["applications"]:
+        for deployment in application["deployments"]:
+            deployment["user_config"] = {"models": dict(models)}
+    path = home.root / "ray_config.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+def choose_port(wanted: int) -> int:
+    """`wanted` if it is free, else another port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return free_port()
+    return wanted
+
+
+class ServingProcess:
+    """A running scoring application; it ends with this process, or when it is stopped."""
+
+    def __init__(self, home: Home, config: Path, port: int) -> None:
+        self._log = home.logs / "serve.log"
+        self._log.unlink(missing_ok=True)
+        self.url = f"http://127.0.0.1:{port}"
+        self._scratch = Path(tempfile.mkdtemp(prefix="actor-risk-"))  # short: a socket's path has 107 characters
+        command = [sys.executable, "-m", "ray.serve.scripts", "run", str(config)]
+        self._child = start_child(command, self._log, env=child_environment(home, self._scratch))
+
+    def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return when it answers /readyz with 200. Raises ActorRiskError with the end of its log."""
+        try:
+            wait_until(lambda: self.has_ended() or is_ready(self.url), timeout_s, "the scoring application is ready")
+        except Exception as error:
+            raise ActorRiskError(f"{error}; the end of {self._log}:\n{log_tail(self._log)}") from error
+        if self.has_ended():
+            raise ActorRiskError(f"the scoring application ended; the end of {self._log}:\n{log_tail(self._log)}")
+
+    def notes(self) -> list[str]:
+        """What works, but not as it should: see /readyz."""
+        with urlopen(f"{self.url}/readyz", timeout=5) as answer:
+            return list(json.load(answer)["notes"])
+
+    def has_ended(self) -> bool:
+        """Whether the process is over."""
+        return self._child.poll() is not None
+
+    def stop(self, grace_s: float = 20.0) -> None:
+        """Stop it and everything that it started."""
+        stop_child(self._child, grace_s)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def stop_child(child: subprocess.Popen[bytes], grace_s: float) -> None:
+    """Ask a child to end as Ctrl-C does, and end it after `grace_s`."""
+    if child.poll() is None:
+        child.send_signal(2)
+        try:
+            child.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def is_ready(url: str) -> bool:
+    """Whether a scoring application at `url` says that it is ready."""
+    try:
+        with urlopen(f"{url}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError, http.client.HTTPException):
+        return False

@@ -1,0 +1,180 @@
+"""Rows survive their bytes unchanged, and bytes that are no row are refused with a reason."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from feast.protos.feast.types.Value_pb2 import DoubleList, StringList
+from feast.protos.feast.types.Value_pb2 import Value as ValueProto
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from materialize.kernel import AggregationSpec, Row, ViewSpec, Window, empty_row
+from materialize.online import (
+    BatchRow,
+    FeatureStatus,
+    ReadCounts,
+    RowRefusedError,
+    StreamRow,
+    decode_batch_row,
+    decode_stream_row,
+    encode_batch_row,
+    encode_stream_row,
+    read_view,
+)
+from materialize.online._header import BATCH_ROW, STREAM_ROW, Header, seal
+from tests.support.views import NOW_MS, SPEC, batch_view, rows, stream_view
+
+REASONS = {"too_short", "not_a_row", "other_format", "other_kind", "damaged", "other_schema", "bad_shape"}
+INT64 = st.integers(-(2**63), 2**63 - 1)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "DOUBLE": st.floats(allow_nan=False),
+    "FLOAT": st.floats(width=32, allow_nan=False),
+    "INT64": INT64,
+    "INT32": st.integers(-(2**31), 2**31 - 1),
+    "BOOL": st.booleans(),
+    "UNIX_TIMESTAMP": INT64,
+    "STRING": st.text(max_size=40),
+    "BYTES": st.binary(max_size=40),
+    "DOUBLE_LIST": st.lists(st.floats(allow_nan=False), max_size=5).map(
+        lambda v: ValueProto(double_list_val=DoubleList(val=v))
+    ),
+    "STRING_LIST": st.lists(st.text(max_size=8), max_size=5).map(
+        lambda v: ValueProto(string_list_val=StringList(val=v))
+    ),
+}
+
+
+@st.composite
+def batch_rows(draw: st.DrawFn) -> tuple[list[str], BatchRow]:
+    kinds = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=70))
+    values = tuple(draw(st.none() | VALUES[kind]) for kind in kinds)
+    return kinds, BatchRow(draw(INT64), draw(INT64), values)
+
+
+def stream_bytes(state: Row, version: int = 5) -> bytes:
+    return encode_stream_row(SPEC, StreamRow(state, version, {0: 3, 7: 2**62}))
+
+
+@given(batch_rows())
+def test_a_batch_row_is_read_as_it_was_written(given_row: tuple[list[str], BatchRow]) -> None:
+    kinds, row = given_row
+    view = batch_view(kinds)
+    assert decode_batch_row(view, encode_batch_row(view, row)) == row
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows(), st.integers(0, 2**64 - 1), st.dictionaries(st.integers(0, 2**32 - 1), INT64, max_size=20))
+def test_a_stream_row_is_read_as_it_was_written(state: Row, version: int, applied: dict[int, int]) -> None:
+    data = encode_stream_row(SPEC, StreamRow(state, version, applied))
+    row = decode_stream_row(SPEC, data)
+    assert (row.version, dict(row.applied)) == (version, applied)
+    assert (row.state.batch_end_ms, row.state.tiles_newest_ms) == (state.batch_end_ms, state.tiles_newest_ms)
+    assert encode_stream_row(SPEC, row) == data
+    np.testing.assert_array_equal(row.state.head.times, state.head.times)
+    assert len(data) % 8 == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows(), st.randoms(use_true_random=False))
+def test_a_damaged_stream_row_is_refused_and_read_as_not_found(state: Row, chance: random.Random) -> None:
+    data = damaged(stream_bytes(state), chance)
+    assert_refused(lambda: decode_stream_row(SPEC, data))
+    counts = ReadCounts()
+    read = read_view(stream_view(), [0, 1], data, NOW_MS, counts)
+    assert set(read.statuses) == {FeatureStatus.NOT_FOUND}
+    assert sum(counts.rows_refused.values()) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(batch_rows(), st.randoms(use_true_random=False))
+def test_a_damaged_batch_row_is_refused_and_read_as_not_found(
+    given_row: tuple[list[str], BatchRow], chance: random.Random
+) -> None:
+    kinds, row = given_row
+    view = batch_view(kinds)
+    data = damaged(encode_batch_row(view, row), chance)
+    assert_refused(lambda: decode_batch_row(view, data))
+    counts = ReadCounts()
+    read = read_view(view, range(len(kinds)), data, NOW_MS, counts)
+    assert set(read.statuses) <= {FeatureStatus.NOT_FOUND}
+    assert sum(counts.rows_refused.values()) == 1
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """The bytes cut, with one bit turned, with something appended, or replaced by random ones."""
+    kind = chance.randrange(4)
+    if kind == 0:
+        return data[: chance.randrange(len(data))]
+    if kind == 1:
+        bit = chance.randrange(len(data) * 8)
+        turned = bytearray(data)
+        turned[bit // 8] ^= 1 << bit % 8
+        return bytes(turned)
+    if kind == 2:
+        return data + chance.randbytes(chance.randrange(1, 40))
+    return chance.randbytes(chance.randrange(200))
+
+
+def assert_refused(read: Callable[[], object]) -> None:
+    with pytest.raises(RowRefusedError) as refusal:
+        read()
+    assert refusal.value.reason in REASONS
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=400), st.integers(0, 40), st.integers(0, 3))
+def test_a_well_sealed_row_with_any_body_is_read_or_refused_and_nothing_else(
+    body: bytes, items: int, partitions: int
+) -> None:
+    view = batch_view(["STRING", "DOUBLE_LIST", "BYTES", "INT64"])
+    for kind, fingerprint, read in (
+        (BATCH_ROW, view.fingerprint, lambda data: decode_batch_row(view, data)),
+        (STREAM_ROW, SPEC.fingerprint, lambda data: decode_stream_row(SPEC, data)),
+    ):
+        data = seal(Header(kind, fingerprint, 1, NOW_MS, 0, 0, items, partitions), body)
+        try:
+            read(data)
+        except RowRefusedError as refusal:
+            assert refusal.reason in REASONS
+
+
+def test_a_row_of_another_definition_is_not_found_and_counted() -> None:
+    before, after = batch_view(["DOUBLE"], fingerprint=1), batch_view(["DOUBLE"], fingerprint=2)
+    data = encode_batch_row(before, BatchRow(NOW_MS, 0, (1.5,)))
+    counts = ReadCounts()
+    read = read_view(after, [0], data, NOW_MS, counts)
+    assert (list(read.values), list(read.statuses)) == ([None], [FeatureStatus.NOT_FOUND])
+    assert counts.rows_refused == {"other_schema": 1}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ViewSpec(SPEC.name, SPEC.aggregations, "another transformation"),
+        ViewSpec(SPEC.name, SPEC.aggregations[:-1]),
+        ViewSpec(SPEC.name, (*SPEC.aggregations[1:], SPEC.aggregations[0])),
+        ViewSpec(
+            SPEC.name,
+            (
+                AggregationSpec(SPEC.aggregations[0].feature, "amount", "count", Window(300_000, 60_000)),
+                *SPEC.aggregations[1:],
+            ),
+        ),
+    ],
+)
+def test_every_change_of_meaning_refuses_the_stream_rows_of_before(changed: ViewSpec) -> None:
+    with pytest.raises(RowRefusedError) as refusal:
+        decode_stream_row(changed, encode_stream_row(SPEC, StreamRow(empty_row(SPEC), 1, {})))
+    assert refusal.value.reason == "other_schema"
+
+
+def test_a_row_of_the_other_kind_is_refused() -> None:
+    view = batch_view([], fingerprint=SPEC.fingerprint)
+    with pytest.raises(RowRefusedError) as refusal:
+        decode_stream_row(SPEC, encode_batch_row(view, BatchRow(0, 0, ())))
+    assert refusal.value.reason == "other_kind"

@@ -1,0 +1,64 @@
+"""What stands between Ray Serve and the application: the guard of header bytes, and the user_config."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving.app import DEPLOYMENT, MAX_ONGOING_REQUESTS, MAX_QUEUED_REQUESTS, app, apply_user_config
+from serving.edge import middlewares
+from serving.errors import ModelLoadError
+from tests.serving.fakes import CHAMPION, SERVICE, World
+
+CONFIG = Path(__file__).parents[2] / "ray_config.yaml"
+
+
+def test_header_fields_that_are_no_text_do_not_reach_ray_serve() -> None:
+    seen: list[Any] = []
+
+    async def inner(scope: Any, _receive: Any, _send: Any) -> None:
+        seen.append(scope)
+
+    async def nothing(*_: Any) -> Any:
+        return None
+
+    [guard] = middlewares()
+    guarded = guard.cls(inner, *guard.args, **guard.kwargs)
+    good = (b"x-request-id", b"a-1")
+    for headers in ([good], [good, (b"x-request-id", b"\xff\xfe")]):
+        asyncio.run(guarded({"type": "http", "headers": headers}, nothing, nothing))
+    asyncio.run(guarded({"type": "lifespan"}, nothing, nothing))
+    assert [scope.get("headers") for scope in seen] == [[good], [good], None]
+
+
+def test_a_user_config_names_the_models_to_serve(world: World) -> None:
+    asyncio.run(apply_user_config(world.service, {"models": CHAMPION}))
+    assert [card.name for card in world.service.cards()] == [SERVICE]
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, {}, {"models": []}, {"models": {SERVICE: 5}}, {"models": {}, "x": 1}, {"models": {"x": "champion"}}]
+)
+def test_a_wrong_user_config_fails_a_new_replica_but_leaves_a_serving_one_as_it_is(
+    world: World, empty_world: World, wrong: object
+) -> None:
+    before = world.service.cards()
+    asyncio.run(apply_user_config(world.service, wrong))
+    assert world.service.cards() == before
+    with pytest.raises(ModelLoadError):
+        asyncio.run(apply_user_config(empty_world.service, wrong))
+
+
+def test_the_config_file_is_about_the_deployment_that_the_application_has() -> None:
+    config = yaml.safe_load(CONFIG.read_text())
+    [application] = config["applications"]
+    [deployment] = application["deployments"]
+    assert application["import_path"] == "serving.app:app"
+    assert app._bound_deployment.name == deployment["name"] == DEPLOYMENT
+    assert deployment["max_ongoing_requests"] == MAX_ONGOING_REQUESTS
+    assert deployment["max_queued_requests"] == MAX_QUEUED_REQUESTS
+    assert config["http_options"]["host"] == "127.0.0.1"

@@ -42,12 +42,13 @@ def show(console: Console, title: str, answer: Answer) -> None:
         (answer["verdict"].upper(), f"bold {colour}"),
     )
     console.print(head)
-    console.print(Text(f"  {actor}", style="dim"))
+    console.print(Text(f"  {actor}", style="dim"), soft_wrap=True)
     console.print(_reasons(answer))
     total = answer["latency_ms"]["total"]
     model = answer["model"]
     console.print(
-        Text(f"  model {model['name']} {model['version']}, as of {answer['as_of']}, {total:.1f} ms", style="dim")
+        Text(f"  model {model['name']} {model['version']}, as of {answer['as_of']}, {total:.1f} ms", style="dim"),
+        soft_wrap=True,
     )
 
 

@@ -53,6 +53,9 @@ def child_environment(home: Home, scratch: Path) -> dict[str, str]:
         **home.environment(),
         **fast_environment(scratch),
         "PYTHONPATH": str(Path.cwd()),
+        # Local callers are gone when we stop: no need to drain for the default 30 s.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_ADDRESS": "local",  # a cluster of somebody else on this machine is none of ours
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
         "PYTHONWARNINGS": "ignore",

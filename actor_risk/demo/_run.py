@@ -13,7 +13,6 @@ from pathlib import Path
 import redis
 from feast import FeatureStore
 from rich.console import Console
-from rich.table import Table
 
 from actor_risk.cli._shared import now_ms, progress_bar
 from actor_risk.demo._scenarios import Burst, Scenario, real_clicks, simulated
@@ -120,7 +119,7 @@ def _worker(home: Home, running: ExitStack) -> WorkerProcess:
 
 def _models(home: Home, store: FeatureStore, scenario: Scenario, shown: Console) -> None:
     _step(shown, 4, "Models: point-in-time features, LightGBM, ONNX")
-    table = Table("model", "version", "rows", "ROC AUC", "PR AUC", "base rate", "label", box=None)
+    told = []
     with progress_bar(shown) as progress:
         for recipe in scenario.recipes:
             task = progress.add_task(f"  {recipe.model}: features", total=None)
@@ -134,15 +133,18 @@ def _models(home: Home, store: FeatureStore, scenario: Scenario, shown: Console)
                 scenario.settings,
                 lambda count, total, task=task: progress.update(task, completed=count, total=total),  # type: ignore[misc]
             )
-            table.add_row(*_model_row(recipe.model, done))
-    shown.print("  measured on a later time span than the models were trained on:")
-    shown.print(table)
+            told.append(_quality(recipe.model, done))
+    shown.print("  on a later time span than they were trained on:")
+    for line in told:
+        shown.print(line)
 
 
-def _model_row(name: str, done: Published) -> list[str]:
+def _quality(name: str, done: Published) -> str:
     metrics = done.trained.metrics
-    numbers = (metrics.roc_auc, metrics.pr_auc, metrics.base_rate)
-    return [f"  {name}", done.version, f"{done.rows:,}", *(f"{number:.3f}" for number in numbers), done.trained.label]
+    return (
+        f"  {name} {done.version}: test ROC AUC [bold]{metrics.roc_auc:.3f}[/], PR AUC [bold]{metrics.pr_auc:.3f}[/] "
+        f"(base rate {metrics.base_rate:.3f}); label: {done.trained.label}"
+    )
 
 
 def _serving(home: Home, scenario: Scenario, shown: Console, running: ExitStack) -> ServingProcess:
@@ -183,14 +185,15 @@ def _live_events(log: EventLog, scenario: Scenario, worker: WorkerProcess, shown
 def _questions(
     url: str, burst: Burst, log: EventLog, worker: WorkerProcess, published: int, shown: Console
 ) -> tuple[Answer, Answer]:
-    _step(shown, 7, "Scores: the same actors before and after a burst of abuse")
-    question: Answer = {"model": burst.model, "entities": burst.entities}
-    before = ask(url, question)
+    _step(shown, 7, "Scores: a click of the same actors, before and after a burst of abuse")
+    before = ask(url, _question(burst))
     show(shown, "before", before)
     table = burst.events(now_ms())
-    published += publish_table(log, "ad_events", table, _unheard)
+    # The click that was asked about came through the log as well: the scoring application published it.
+    published += 1 + publish_table(log, "ad_events", table, _unheard)
     worker.wait_until_done(published, CATCH_UP_TIMEOUT_S)
     shown.print(f"\n  … {burst.about} …\n")
+    question = _question(burst)
     after = ask(url, question)
     show(shown, "after", after)
     change = after["score"] - before["score"]
@@ -200,6 +203,12 @@ def _questions(
     _check(before)
     _check(after)
     return after, question
+
+
+def _question(burst: Burst) -> Answer:
+    """Is this click, which happens now, invalid?"""
+    event = {"event_id": f"demo-{uuid.uuid4().hex}", "event_time": now_ms(), "event_type": "click", **burst.click}
+    return {"model": burst.model, "event": event}
 
 
 def _unheard(_: int) -> None:

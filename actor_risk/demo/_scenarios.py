@@ -27,16 +27,18 @@ DAY_MS = 24 * HOUR_MS
 HISTORY_DAYS = 10
 BURST_MS = 4 * 60_000
 BURST_CLICKS = 240
+CLICK_USD = 0.25
+CLICK_DELAY_MS = 4_200
 SEED = 7
 
 
 @dataclass(frozen=True)
 class Burst:
-    """Abuse by one actor: `events(now_ms)` just happened, and `entities` is who is asked about."""
+    """Abuse by one actor: `events(now_ms)` just happened, `click` (without id and time) is what is asked about."""
 
     about: str
     model: str
-    entities: dict[str, str]
+    click: dict[str, str | float]
     events: Callable[[int], pa.Table]
     expected: str
 
@@ -72,11 +74,13 @@ def simulated(now_ms: int) -> Scenario:
         burst=Burst(
             about=f"a click farm clicks {BURST_CLICKS} times in {BURST_MS // 60_000} minutes on {creator}'s placements",
             model="ad_click_risk",
-            entities={
+            click={
                 "creator_id": creator,
                 "advertiser_id": advertiser,
                 "ip": quiet.ips[0],
                 "device_id": quiet.device_ids[0],
+                "amount_usd": CLICK_USD,
+                "ms_since_impression": CLICK_DELAY_MS,
             },
             events=lambda at_ms: click_farm_burst(
                 SEED, at_ms - BURST_MS, BURST_MS, BURST_CLICKS, advertiser, creator, quiet.ips[:3], quiet.device_ids[:4]
@@ -105,7 +109,7 @@ def real_clicks(path: Path, now_ms: int) -> Scenario:
         burst=Burst(
             about=f"{BURST_CLICKS} clicks within {BURST_MS // 60_000} minutes from one IP, {one['ip']}",
             model=CONVERSION.model,
-            entities=one,
+            click=dict(one),
             events=lambda at_ms: click_farm_burst(
                 SEED,
                 at_ms - BURST_MS,

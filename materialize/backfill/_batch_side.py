@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from feast import ValueType
 from feast.data_source import DataSource
+from feast.type_map import python_values_to_proto_values
 
-from materialize.definitions import BatchView, StreamView, View
+from materialize.definitions import BatchView, FeatureField, StreamView, View
 from materialize.events import columns_from_table
 from materialize.kernel import KEEP_SLACK_MS, EventBlock, replace_batch_side
-from materialize.offline import entity_codes, read_history
-from materialize.online import BatchRow, KeyEncoder, RowWriter, StreamRow
+from materialize.offline import ARROW_TYPES, entity_codes, read_history, values_as_declared
+from materialize.online import BatchRow, FieldValue, KeyEncoder, RowWriter, StreamRow, value_from_proto
 
 ROWS_AT_ONCE = 2_000
 """Rows written between two reports of progress."""
@@ -47,9 +51,10 @@ def backfill_view(
 ) -> BackfillResult:
     """Write the online rows of a view from history up to `end_ms` (exclusive). Doing it again changes nothing.
 
-    A batch view takes each entity's newest row from `start_ms` on. A stream view takes all that its windows reach back
-    from the batch end, which is `end_ms` rounded down to a tile of every hop; `start_ms` says nothing there, since a
-    batch side that begins later would be wrong.
+    A batch view takes each entity's newest row from `start_ms` on; rows without a key are skipped. A stream view takes
+    all that its windows reach back from the batch end; `start_ms` says nothing there, since a batch side that begins
+    later would be wrong. The batch end is `end_ms` rounded down to a tile of every hop, or the end of the last such
+    tile that history has an event in, if that is earlier: what history does not have yet stays the stream's.
     Raises HistoryError for history that cannot be read, and what the writer raises.
     """
     encoder = KeyEncoder(project, view.name, view.join_keys)
@@ -67,9 +72,13 @@ def _stream_side(
     end_ms: int,
     progress: Progress,
 ) -> BackfillResult:
-    batch_end_ms = end_ms // view.spec.batch_step_ms * view.spec.batch_step_ms
+    step_ms = view.spec.batch_step_ms
+    batch_end_ms = end_ms // step_ms * step_ms
     table = read_history(source, repo_path, batch_end_ms - view.spec.reach_ms - KEEP_SLACK_MS, batch_end_ms)
-    events = view.events(columns_from_table(table))
+    columns = columns_from_table(table)
+    if table.num_rows:
+        batch_end_ms = (int(columns[source.timestamp_field].max()) // step_ms + 1) * step_ms
+    events = view.events(columns)
     rows = _entities(events.keys)
     for begin in range(0, len(rows), ROWS_AT_ONCE):
         part = rows[begin : begin + ROWS_AT_ONCE]
@@ -115,13 +124,14 @@ def _newest_rows(
     keys = [key.name for key in view.join_keys]
     created = source.created_timestamp_column or None
     used = [*keys, *(field.name for field in view.fields), source.timestamp_field, *([created] if created else [])]
-    table = read_history(source, repo_path, start_ms, end_ms, list(dict.fromkeys(used)))
+    found = read_history(source, repo_path, start_ms, end_ms, list(dict.fromkeys(used)))
+    table = found.filter(reduce(pc.and_, (pc.is_valid(found.column(key)) for key in keys))) if keys else found
     columns = columns_from_table(table.select([*keys, source.timestamp_field, *([created] if created else [])]))
     times = columns[source.timestamp_field]
-    made = columns[created] if created else times
+    made = columns[created] if created else np.zeros_like(times)
     newest = _last_of_each([columns[key] for key in keys], times, made)
     table = table.take(pa.array(newest))
-    stored = [table.column(field.name).to_pylist() for field in view.fields]
+    stored = [_stored(field, table.column(field.name)) for field in view.fields]
     entities = [table.column(key).to_pylist() for key in keys]
     rows = [
         (
@@ -134,7 +144,16 @@ def _newest_rows(
         part = rows[begin : begin + ROWS_AT_ONCE]
         writer.write_batch_rows(view, part)
         progress(begin + len(part), len(rows))
-    return BackfillResult(view.name, len(times), len(rows), 0, None)
+    return BackfillResult(view.name, found.num_rows, len(rows), found.num_rows - len(times), None)
+
+
+def _stored(field: FeatureField, column: pa.ChunkedArray) -> list[FieldValue]:
+    """A column's values as rows hold them; what is no scalar becomes Feast's message by Feast's own rules."""
+    values: list[FieldValue] = values_as_declared(field, column).to_pylist()
+    if field.kind in ARROW_TYPES:
+        return values
+    protos = python_values_to_proto_values(values, ValueType[field.kind])
+    return [value_from_proto(field, proto) for proto in protos]
 
 
 def _last_of_each(

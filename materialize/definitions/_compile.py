@@ -73,8 +73,8 @@ def compile_service(service: FeatureService, registry: BaseRegistry, project: st
         else:
             features += [(called, _field(field)) for field in projection.features]
             _need(stored, view, projection, [field.name for field in projection.features])
-    views = tuple(_service_view(*entry) for entry in stored.values())
-    texts += [f"{view.view.name}={view.view.fingerprint}" for view in views]
+    views = tuple(_service_view(called, *entry) for called, entry in stored.items())
+    texts += [f"{view.called}={view.view.name}({','.join(view.key_names)})={view.view.fingerprint}" for view in views]
     texts += [f"{called}:{field.name}:{field.kind}" for called, field in features]
     fingerprint = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
     return ServiceDefinition(service.name, views, tuple(on_demand), tuple(features), fingerprint)
@@ -131,7 +131,7 @@ def _on_demand(view: OnDemandFeatureView) -> OnDemandView:
     if view.mode != "python":
         raise DefinitionError(f"on-demand view {view.name!r}: use mode='python'; {view.mode!r} is too slow to serve")
     inputs = [
-        (projection.name, field.name)
+        (projection.name_alias or projection.name, field.name)
         for projection in view.source_feature_view_projections.values()
         for field in projection.features
     ]
@@ -162,11 +162,10 @@ def _need(stored: dict[str, Any], view: FeatureView, projection: Any, features: 
     entry[1].extend(name for name in features if name not in entry[1])
 
 
-def _service_view(view: FeatureView, features: list[str], join_key_map: dict[str, str]) -> ServiceView:
+def _service_view(called: str, view: FeatureView, features: list[str], join_key_map: dict[str, str]) -> ServiceView:
     compiled = compile_view(view)
-    return ServiceView(
-        compiled, tuple(features), tuple(join_key_map.get(key.name, key.name) for key in compiled.join_keys)
-    )
+    key_names = tuple(join_key_map.get(key.name, key.name) for key in compiled.join_keys)
+    return ServiceView(compiled, tuple(features), key_names, called)
 
 
 def _field(field: Any) -> FeatureField:

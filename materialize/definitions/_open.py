@@ -43,5 +43,6 @@ def repo_config(repo_path: Path, registry_path: Path | None = None, redis_url: s
 
 
 def hush_feast() -> None:
-    """Silence Feast's warning, at every read of a stream view, that stream views are in development."""
-    warnings.filterwarnings("ignore", message="Stream feature views are experimental", category=RuntimeWarning)
+    """Silence Feast's warnings, at every use of a stream or on-demand view, that these are in development."""
+    for about in ("Stream feature views are experimental", "On demand feature view is an experimental"):
+        warnings.filterwarnings("ignore", message=about, category=RuntimeWarning)

@@ -70,9 +70,10 @@ class StreamView:
         Raises DefinitionError when the transformation fails or gives columns of another length.
         """
         columns = self._transformed(columns)
-        missing = [key.name for key in self.join_keys if key.name not in columns]
+        needed = (*(key.name for key in self.join_keys), self.timestamp_field, EVENT_ID)
+        missing = [name for name in needed if name not in columns]
         if missing:
-            raise DefinitionError(f"view {self.name!r}: its events have no column {', '.join(missing)} for the key")
+            raise DefinitionError(f"view {self.name!r}: its events have no column {', '.join(missing)}")
         there = np.logical_and.reduce([_not_null(columns[key.name]) for key in self.join_keys])
         rows = np.flatnonzero(there)
         used = {name: columns[name][rows] for name in self._used_columns if name in columns}
@@ -91,16 +92,19 @@ class StreamView:
         if self.transform is None:
             return columns
         try:
-            derived = self.transform(dict(columns))
+            derived = self.transform({name: _read_only(column) for name, column in columns.items()})
         except Exception as error:
             raise DefinitionError(f"view {self.name!r}: its transformation failed: {error!r}") from error
         length = len(columns[self.timestamp_field])
-        odd = [name for name, column in derived.items() if len(column) != length]
+        if not isinstance(derived, dict):
+            raise DefinitionError(f"view {self.name!r}: its transformation gave no dict of columns: {derived!r:.100}")
+        odd = [name for name, column in derived.items() if np.shape(column) != (length,)]
         if odd:
             raise DefinitionError(
                 f"view {self.name!r}: its transformation gave another number of rows for {', '.join(odd)}; "
-                "return one value per event, and a null key for the events that do not concern the view"
+                "return an array of one value per event, and a null key for the events that do not concern the view"
             )
+        derived = {name: np.asarray(column) for name, column in derived.items()}
         return {**columns, **derived}
 
 
@@ -140,14 +144,20 @@ class OnDemandView:
     requests: tuple[RequestField, ...]
     fields: tuple[FeatureField, ...]
 
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The fields that are no numbers."""
+        return frozenset(field.name for field in self.fields if field.kind in ("STRING", "BYTES"))
+
 
 @dataclass(frozen=True)
 class ServiceView:
-    """A view that a service reads, the features that are needed of it, and how its join keys are called there."""
+    """A view that a service reads: the features needed of it, and how it and its join keys are called there."""
 
     view: View
     features: tuple[str, ...]
     key_names: tuple[str, ...]
+    called: str
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,13 @@ class ServiceDefinition:
     on_demand: tuple[OnDemandView, ...]
     features: tuple[tuple[str, FeatureField], ...]
     fingerprint: str
+
+
+def _read_only(column: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same column; the views of a topic share it, and a transformation that writes into it must fail."""
+    shared = column.view()
+    shared.flags.writeable = False
+    return shared
 
 
 def _not_null(column: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:

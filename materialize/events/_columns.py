@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from materialize.events._decode import Event, event_time_ms
 
 Columns = dict[str, np.ndarray[Any, Any]]
-"""Column name → array of one length. Numbers are float64 with NaN for null, strings are objects with None for null,
-times are int64 milliseconds UTC."""
+"""Column name → array of one length. Numbers are float64 with NaN for null (integers that float64 cannot tell apart
+are objects), strings are objects with None for null, times are int64 milliseconds UTC."""
 
 
 def columns_from_events(events: Sequence[Event]) -> Columns:
@@ -43,11 +44,15 @@ def columns_from_table(table: pa.Table) -> Columns:
 
 
 def _column(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)  # as numpy its nulls would become the last word
     kind = column.type
     if pa.types.is_timestamp(kind):
         if kind.tz is None:
             raise ValueError(f"column {name!r} is a timestamp without a zone: write it as timestamp[ms, UTC]")
         return np.asarray(column.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64()).to_numpy())
+    if pa.types.is_integer(kind) and not _fits_float64(column):
+        return _objects(column.to_pylist())
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
@@ -59,6 +64,12 @@ def _numeric_fields(struct: type[Event]) -> frozenset[str]:
     described = msgspec.inspect.type_info(struct)
     assert isinstance(described, msgspec.inspect.StructType)
     return frozenset(field.name for field in described.fields if _is_number(field.type))
+
+
+def _fits_float64(column: pa.ChunkedArray) -> bool:
+    """Whether float64 tells all of these integers apart: not identifiers of 64 bits."""
+    span = pc.min_max(column).as_py()
+    return span["min"] is None or (span["min"] >= -(2**53) and span["max"] <= 2**53)
 
 
 def _is_number(kind: msgspec.inspect.Type) -> bool:

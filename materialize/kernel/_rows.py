@@ -66,7 +66,8 @@ class WindowValues:
     """The view's values as of a time: float64[aggregations], NaN for null.
 
     `found` is false when no window covers any event. `newest_ms` is the newest event time covered by the read.
-    `exact` is false for a read so far back that newer events, folded into tiles, could not be left out.
+    `exact` is false for a read so far back that newer events, folded into tiles, could not be left out, or that tiles
+    which it would need may have been dropped.
     """
 
     values: Floats
@@ -125,8 +126,13 @@ def replace_batch_side(spec: ViewSpec, row: Row, history: EventBlock, batch_end_
 
 
 def read_windows(spec: ViewSpec, row: Row, as_of_ms: int, extra: EventBlock | None = None) -> WindowValues:
-    """The view's values as of `as_of_ms`, with the events of `extra` counted in unless the row has them already."""
-    events = row.head if extra is None else concat_blocks([row.head, extra]).in_order()
+    """The view's values as of `as_of_ms`, with the events of `extra` counted in unless the row has them already.
+
+    An extra event before the batch end is the batch's, as it is for `fold_events`.
+    """
+    events = row.head
+    if extra is not None:
+        events = concat_blocks([events, extra.take(extra.times >= row.batch_end_ms)]).in_order()
     events = events.take(events.times <= as_of_ms)
     tail_ms = spec.tail_ms(as_of_ms)
     values = np.empty((1, len(spec.aggregations)))
@@ -146,7 +152,8 @@ def read_windows(spec: ViewSpec, row: Row, as_of_ms: int, extra: EventBlock | No
     )
     if not found:
         values[:] = np.nan
-    return WindowValues(values[0], found, newest_ms, row.tiles_newest_ms <= as_of_ms)
+    exact = row.tiles_newest_ms <= as_of_ms and row.newest_ms - KEEP_SLACK_MS <= as_of_ms
+    return WindowValues(values[0], found, newest_ms, exact)
 
 
 def _keep_from(reach_ms: int, newest_ms: int) -> int:

@@ -165,7 +165,7 @@ class ViewSpec:
         )
 
     def _numbers(self, name: str, column: np.ndarray[Any, Any]) -> Floats:
-        if column.dtype != object:
+        if column.dtype.kind in "fiub":
             return column.astype(np.float64)
         if {s.function for s in self.aggregations if s.column == name} <= {"count", COUNT_DISTINCT}:
             return np.array([np.nan if value is None else 1.0 for value in column], dtype=np.float64)

@@ -19,6 +19,8 @@ def entity_codes(history: Sequence[Column], queries: Sequence[Column]) -> tuple[
     """
     if not history:
         raise ValueError("an entity without join keys has no codes")
+    if not len(history[0]):
+        return np.empty(0, np.int64), np.full(len(queries[0]), -1, np.int64)
     if len(history) == 1:
         codes, uniques = pd.factorize(_plain(history[0]))
         return codes.astype(np.int64), pd.Index(uniques).get_indexer(pd.Index(_plain(queries[0]))).astype(np.int64)

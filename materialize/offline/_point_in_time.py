@@ -9,18 +9,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from feast.data_source import DataSource
 
-from materialize.definitions import BatchView, StreamView, View
+from materialize.definitions import BatchView, FeatureField, StreamView, View
 from materialize.events import columns_from_table
 from materialize.kernel import values_as_of
+from materialize.offline._errors import HistoryError
 from materialize.offline._history import read_history
 from materialize.offline._keys import Codes, Column, entity_codes
 
 Times = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
-_ARROW = {
+ARROW_TYPES = {
     "DOUBLE": pa.float64(),
     "FLOAT": pa.float32(),
     "INT64": pa.int64(),
@@ -28,6 +30,7 @@ _ARROW = {
     "BOOL": pa.bool_(),
     "STRING": pa.string(),
 }
+"""The Arrow type of a Feast value type; columns of other types stay as they are stored."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ def values_of_view(
     if not len(query_times):
         return ViewColumns(tuple(features), tuple(pa.chunked_array([[]], type=_type(view, name)) for name in features))
     if isinstance(view, StreamView):
+        if known_as_of:
+            raise HistoryError(
+                f"view {view.name!r} holds windows, which are as of event time: ask for them without "
+                "filter_by_created_timestamp"
+            )
         return _stream_values(view, source, repo_path, features, query_keys, query_times)
     return _batch_values(view, source, repo_path, features, query_keys, query_times, known_as_of)
 
@@ -79,7 +87,7 @@ def _stream_values(
         column = values[:, places[name]]
         null = ~found | np.isnan(column)
         numbers = np.where(null, 0, column) if _type(view, name) != pa.float64() else column
-        columns.append(pa.chunked_array([pa.array(numbers, mask=null).cast(_type(view, name))]))
+        columns.append(values_as_declared(_field(view, name), pa.chunked_array([pa.array(numbers, mask=null)])))
     return ViewColumns(tuple(features), tuple(columns))
 
 
@@ -110,7 +118,7 @@ def _batch_values(
     columns = []
     for name in features:
         column = table.column(name) if len(times) else pa.chunked_array([pa.nulls(1, _type(view, name))])
-        columns.append(column.take(index).cast(_type(view, name)))
+        columns.append(values_as_declared(_field(view, name), column.take(index)))
     return ViewColumns(tuple(features), tuple(columns))
 
 
@@ -149,9 +157,22 @@ def _milliseconds(table: pa.Table, name: str) -> Times:
     return columns_from_table(table.select([name]))[name]
 
 
-def _type(view: View, name: str) -> pa.DataType:
-    kind = next(field.kind for field in view.fields if field.name == name)
+def values_as_declared(field: FeatureField, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A stored column in the type of its field, NaN as null. Raises HistoryError when it cannot be that."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     try:
-        return _ARROW[kind]
-    except KeyError:
-        raise ValueError(f"feature {view.name}:{name} is {kind}: history of such values is not supported") from None
+        return column.cast(ARROW_TYPES.get(field.kind, column.type))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise HistoryError(
+            f"feature {field.name!r} is {field.kind}, but its history holds {column.type}: {error}; "
+            "change the field's type, or write the column in it"
+        ) from error
+
+
+def _field(view: View, name: str) -> FeatureField:
+    return next(field for field in view.fields if field.name == name)
+
+
+def _type(view: View, name: str) -> pa.DataType:
+    return ARROW_TYPES.get(_field(view, name).kind, pa.null())

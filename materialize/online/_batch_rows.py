@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
+from google.protobuf.message import DecodeError
 
 from materialize.definitions import BatchView, FeatureField
 from materialize.online._errors import RowRefusedError
@@ -126,9 +127,12 @@ def _unpack(field: FeatureField, data: bytes, slot_at: int, section_at: int) -> 
     if section_at + begin + length > len(data):
         raise RowRefusedError("bad_shape", f"field {field.name!r} lies beyond the row's end")
     tail = data[section_at + begin : section_at + begin + length]
-    if field.kind == "STRING":
-        return tail.decode()
-    return tail if field.kind == "BYTES" else ValueProto.FromString(tail)
+    if field.kind == "BYTES":
+        return tail
+    try:
+        return tail.decode() if field.kind == "STRING" else ValueProto.FromString(tail)
+    except (UnicodeDecodeError, DecodeError) as error:
+        raise RowRefusedError("bad_value", f"field {field.name!r} is no {field.kind}: {error}") from error
 
 
 def _bitmap_size(view: BatchView) -> int:

@@ -84,13 +84,13 @@ def _row_read(project: str, service_view: ServiceView, slots: dict[tuple[str, st
     view = service_view.view
     names = [field.name for field in view.fields]
     for feature in service_view.features:
-        slots[view.name, feature] = len(slots)
+        slots[service_view.called, feature] = len(slots)
     return RowRead(
         view=view,
         key_names=service_view.key_names,
         encoder=KeyEncoder(project, view.name, view.join_keys),
         places=tuple(names.index(feature) for feature in service_view.features),
-        slots=tuple(slots[view.name, feature] for feature in service_view.features),
+        slots=tuple(slots[service_view.called, feature] for feature in service_view.features),
     )
 
 

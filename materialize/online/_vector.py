@@ -165,7 +165,8 @@ def _read_batch_view(
     except RowRefusedError as error:
         _refused(counts, error)
         return _nothing(len(places), FeatureStatus.NOT_FOUND)
-    age_ms = as_of_ms - row.event_time_ms
+    counts.inexact += row.event_time_ms > as_of_ms  # the row of that time is gone
+    age_ms = max(as_of_ms - row.event_time_ms, 0)
     if view.ttl_ms and age_ms > view.ttl_ms:
         return _nothing(len(places), FeatureStatus.OUTSIDE_MAX_AGE, age_ms)
     return _with_statuses([row.values[place] for place in places], age_ms)
@@ -218,12 +219,23 @@ def _run_on_demand(
             result = run.view.function(given)
         else:
             result = {n: v[0] for n, v in run.view.function({n: [v] for n, v in given.items()}).items()}
+        result = {name: _plain(result.get(name), name in run.view.words) for name, _ in run.outputs}
     except Exception:  # the function is the feature author's code, and may fail in any way on odd values
         counts.on_demand_failed += 1
         result = {}
     age_ms = min((ages[slot] for _, slot in run.inputs if ages[slot] != NO_AGE), default=NO_AGE)
     for name, position in run.outputs:
         value = result.get(name)
-        there = value is not None and value == value
-        status = FeatureStatus.PRESENT if there else FeatureStatus.NULL_VALUE
-        out.set(position, value if there else None, status, age_ms)
+        status = FeatureStatus.NULL_VALUE if value is None else FeatureStatus.PRESENT
+        out.set(position, value, status, age_ms)
+
+
+def _plain(value: Any, is_word: bool) -> FieldValue:
+    """A function's result as Python's own value, None for null. Raises TypeError for one that its field cannot have."""
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+        value = value.item()
+    if value is None or value != value:
+        return None
+    if not isinstance(value, (str, bytes) if is_word else (int, float)):
+        raise TypeError(f"a {type(value).__name__} is no value of this feature")
+    return value

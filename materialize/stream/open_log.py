@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from materialize.stream.kafka_log import KafkaLog
 from materialize.stream.log import EventLog, EventLogSettings, KafkaLogSettings, RedisLogSettings
 from materialize.stream.redis_streams import RedisStreams
 
@@ -17,5 +16,8 @@ def log_settings(redis_url: str, kafka_servers: str | None) -> EventLogSettings:
 def open_event_log(settings: EventLogSettings) -> EventLog:
     """The event log that `settings` describe. It connects at first use."""
     if isinstance(settings, KafkaLogSettings):
+        # Imported where there is a Kafka: the client takes a while to import, and warns.
+        from materialize.stream.kafka_log import KafkaLog
+
         return KafkaLog(settings)
     return RedisStreams(settings)

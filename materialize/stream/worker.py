@@ -21,7 +21,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from threading import Event as ThreadEvent
 from typing import Any
 
@@ -116,27 +115,27 @@ class StreamWorker:
         self._dead_letters = dead_letters
         self._now_ms = now_ms
         self._settings = settings or WorkerSettings()
+        self._in_hand: list[Record] = []
         self.counts = WorkerCounts()
 
     def run(self, stop: ThreadEvent, on_batch: Callable[[WorkerCounts], None] | None = None) -> None:
         """Work until `stop` is set, finishing the batch in hand; an outage is waited out, and nothing is skipped."""
         while not stop.is_set():
-            records = self._retrying(self._poll, stop)
-            if not records:
-                continue
-            if self._retrying(partial(self._finish, records), stop) and on_batch is not None:
+            if self._retrying(self.run_once, stop) and on_batch is not None:
                 on_batch(self.counts)
 
     def run_once(self) -> int:
         """Take one micro-batch through the whole protocol. Returns how many records it had.
 
-        Raises LogUnavailableError, OnlineStoreUnavailableError, ProduceError or WriteConflictError; the batch is
-        delivered again to whoever reads the partition next.
+        Raises LogUnavailableError, OnlineStoreUnavailableError, ProduceError or WriteConflictError; the next call takes
+        the same batch again, as does whoever reads its partitions next.
         """
-        records = self._poll()
-        if records:
-            self._finish(records)
-        return len(records)
+        self._in_hand = self._in_hand or self._poll()
+        taken = len(self._in_hand)
+        if taken:
+            self._finish(self._in_hand)
+        self._in_hand = []
+        return taken
 
     def _poll(self) -> list[Record]:
         try:
@@ -148,7 +147,7 @@ class StreamWorker:
         self.counts.records += len(records)
         return records
 
-    def _finish(self, records: Sequence[Record]) -> bool:
+    def _finish(self, records: Sequence[Record]) -> None:
         """Steps 2 to 6 of the protocol."""
         for topic, decoded in self._decode(records).items():
             for view, encoder in self._views[topic]:
@@ -159,7 +158,6 @@ class StreamWorker:
         except CommitRejectedError as error:
             self.counts.commits_rejected += 1
             _log.warning("%s", error)
-        return True
 
     def _decode(self, records: Sequence[Record]) -> dict[str, _Decoded]:
         valid: dict[str, tuple[list[Record], list[Event]]] = defaultdict(lambda: ([], []))

@@ -63,7 +63,9 @@ def proto(name: str, value: Any) -> Value:
     return converted
 
 
-def write(store: FeatureStore, name: str, values: dict[str, Value], time_ms: int, created_ms: int | None = None) -> None:
+def write(
+    store: FeatureStore, name: str, values: dict[str, Value], time_ms: int, created_ms: int | None = None
+) -> None:
     created = None if created_ms is None else at(created_ms)
     row = (entity(name), values, at(time_ms), created)
     online = store._get_provider().online_store

@@ -68,7 +68,9 @@ def actors_of(world: World, service: str, count: int) -> list[Actor]:
     return actors
 
 
-def read_all(world: World, service: str, actors: Sequence[Actor], as_of_ms: int) -> tuple[ReadPlan, list[FeatureVector]]:
+def read_all(
+    world: World, service: str, actors: Sequence[Actor], as_of_ms: int
+) -> tuple[ReadPlan, list[FeatureVector]]:
     async def read() -> tuple[ReadPlan, list[FeatureVector]]:
         reader = open_reader(world.redis_url, world.repo_path, world.registry_path, timeout_s=10)
         plan = reader.plan(service)

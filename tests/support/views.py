@@ -29,7 +29,9 @@ SPEC = ViewSpec(
 
 def batch_view(kinds: Sequence[str], name: str = "profile", ttl_ms: int = 0, fingerprint: int = 77) -> BatchView:
     """A batch view with one field, f0, f1, …, of each kind."""
-    return BatchView(name, KEYS, tuple(FeatureField(f"f{i}", kind) for i, kind in enumerate(kinds)), fingerprint, ttl_ms)
+    return BatchView(
+        name, KEYS, tuple(FeatureField(f"f{i}", kind) for i, kind in enumerate(kinds)), fingerprint, ttl_ms
+    )
 
 
 def stream_view(spec: ViewSpec = SPEC, ttl_ms: int = 0) -> StreamView:

@@ -38,6 +38,7 @@ def fast_environment(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
@@ -56,6 +57,7 @@ def child_environment(home: Home, scratch: Path) -> dict[str, str]:
         # Local callers are gone when we stop: no need to drain for the default 30 s.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_ADDRESS": "local",  # a cluster of somebody else on this machine is none of ours
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.edge:middlewares",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
         "PYTHONWARNINGS": "ignore",

@@ -23,7 +23,8 @@ DEPLOYMENT = "scoring"
 MAX_ONGOING_REQUESTS = 64
 MAX_QUEUED_REQUESTS = 256
 
-_LOG = logging.getLogger("ray.serve")
+_PACKAGE = "serving"
+_LOG = logging.getLogger(__name__)
 
 
 class UserConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,7 +37,7 @@ class Scoring:
     """One replica. Ray asks it for its ASGI application, then calls `reconfigure` with the user_config."""
 
     def __init__(self) -> None:
-        _show_package_log()
+        _log_to_ray_serve()
         notes = fast_path_notes(os.environ)
         for note in notes:
             _LOG.warning(note)
@@ -73,11 +74,23 @@ def _aliases(user_config: object) -> dict[str, str]:
         raise ModelLoadError(f"user_config must look like {{'models': {{name: alias}}}}: {error}") from error
 
 
-def _show_package_log() -> None:
-    """Ray Serve writes only its own logger to the replica's log file: let this package's records go there too."""
-    package = logging.getLogger("serving")
-    for handler in _LOG.handlers:
-        package.addHandler(handler)
+class _RayServeLog(logging.Handler):
+    """Hands records to Ray Serve's own logger, the only one that it writes to the replica's log file, and flushes.
+
+    In throughput mode Ray keeps a thousand records in memory; this package logs little, and what it logs matters.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = logging.getLogger("ray.serve")
+        log.handle(record)
+        for handler in log.handlers:
+            handler.flush()
+
+
+def _log_to_ray_serve() -> None:
+    package = logging.getLogger(_PACKAGE)
+    package.setLevel(logging.INFO)
+    package.addHandler(_RayServeLog())
 
 
 app = serve.deployment(

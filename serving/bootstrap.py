@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from materialize.events import TOPICS
 from materialize.online import open_reader
-from materialize.stream.log import EventLogSettings, KafkaLogSettings, RedisLogSettings
-from materialize.stream.open_log import open_event_log
+from materialize.stream.errors import StreamError
+from materialize.stream.log import EventLog
+from materialize.stream.open_log import log_settings, open_event_log
 from models.store import ModelStore
 from serving.asgi import ScoringApp
 from serving.clock import Clock
 from serving.scoring import ScoringService
 from serving.settings import Settings
 
+_LOG = logging.getLogger(__name__)
 _MS_PER_S = 1000
 _NS_PER_MS = 1_000_000
 
@@ -34,13 +38,6 @@ def system_clock() -> Clock:
     return Clock(now_ms=lambda: time.time_ns() // _NS_PER_MS, monotonic_ns=time.perf_counter_ns)
 
 
-def event_log_settings(settings: Settings) -> EventLogSettings:
-    """Kafka where there is one, else streams on the same Redis."""
-    if settings.kafka_servers is not None:
-        return KafkaLogSettings(bootstrap_servers=settings.kafka_servers)
-    return RedisLogSettings(url=settings.redis_url)
-
-
 def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
     """A server without models: call `service.load` next. `notes` are shown by /readyz.
 
@@ -49,7 +46,8 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
     reader = open_reader(
         settings.redis_url, settings.feature_repo, settings.registry, settings.redis_timeout_ms / _MS_PER_S
     )
-    log = open_event_log(event_log_settings(settings))
+    log = open_event_log(log_settings(settings.redis_url, settings.kafka_servers))
+    _ensure_topics(log)
     publisher = log.async_publisher()
 
     async def shut_down() -> None:
@@ -66,3 +64,11 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
     )
     app = ScoringApp(service, system_clock(), body_bytes_max=settings.body_bytes_max, notes=notes, shut_down=shut_down)
     return Server(service, app)
+
+
+def _ensure_topics(log: EventLog) -> None:
+    """Make the topics that events are published to; with the log away, answers are marked degraded until they exist."""
+    try:
+        log.ensure_topics(list(TOPICS))
+    except StreamError as error:
+        _LOG.warning("the event topics could not be made: %s", error)

@@ -29,8 +29,7 @@ class ServedFeature:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that fits its feature service. `columns` int64[F]: place of each model feature in the plan's vector;
-    `stored` int64[S]: places, in the plan's vector, of the features that come from the store as they are."""
+    """A model that fits its feature service. `columns` int64[F]: place of each model feature in the plan's vector."""
 
     card: ModelCard
     model: Model
@@ -38,7 +37,6 @@ class ServedModel:
     inputs: InputReader
     features: tuple[ServedFeature, ...]
     columns: NDArray[np.int64]
-    stored: NDArray[np.int64]
 
 
 def load_models(source: ModelSource, reader: FeatureSource, aliases: Mapping[str, str]) -> dict[str, ServedModel]:
@@ -74,7 +72,6 @@ def load_model(source: ModelSource, reader: FeatureSource, name: str, alias: str
         inputs=_input_reader(called, plan),
         features=_features(model.manifest, plan),
         columns=_columns(called, model.manifest, plan),
-        stored=np.array(sorted(position for _, position in plan.copies), dtype=np.int64),
     )
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from materialize.events import Event
-from materialize.online import FeatureStatus, FeatureVector, OnlineStoreUnavailableError
+from materialize.events import Event, partition_key
+from materialize.online import FeatureVector, OnlineStoreUnavailableError
 from serving import record
 from serving.clock import Stopwatch
 from serving.decision import Decision, Degradation, Explain, Latency, ModelCard, ModelVersion, Readiness, ScoreRequest
@@ -147,8 +147,7 @@ class ScoringService:
 
     async def _publish(self, scored: TopicEvent) -> list[Degradation]:
         """Append the event to the stream; what stays undone when that fails."""
-        # By event id: a repeat of the same event meets the first one in the same partition.
-        key, value = scored.event.event_id.encode(), msgspec.json.encode(scored.event)
+        key, value = partition_key(scored.event), msgspec.json.encode(scored.event)
         try:
             async with asyncio.timeout(self._publish_timeout_s):
                 await self._publisher.publish(scored.topic, key, value)
@@ -188,10 +187,6 @@ def _explained(served: ServedModel, matrix: Floats, readings: record.Readings, e
     return record.explained(served.model.explain(matrix), readings, full=explain == "full")
 
 
-def _known(served: ServedModel, vector: FeatureVector) -> bool:
-    return bool((vector.statuses[served.stored] != FeatureStatus.NOT_FOUND).any())
-
-
 def _decision(scored: _Scored, identity: Identity, degraded: list[Degradation], latency: Latency) -> Decision:
     card, explained = scored.served.card, scored.explained
     return Decision(
@@ -201,7 +196,7 @@ def _decision(scored: _Scored, identity: Identity, degraded: list[Degradation], 
         model=ModelVersion(card.name, card.version),
         service=card.service,
         actor=dict(scored.inputs.entities),
-        actor_known=_known(scored.served, scored.vector),
+        actor_known=scored.vector.counts.rows_found > 0,
         as_of=rfc3339(scored.inputs.as_of_ms),
         as_of_ms=scored.inputs.as_of_ms,
         score=scored.score,

@@ -8,6 +8,7 @@ from materialize.events._decode import (
     decode_event,
     event_time_ms,
     json_schema,
+    partition_key,
 )
 from materialize.events._schemas import (
     ACCOUNT_EVENTS,

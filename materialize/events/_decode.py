@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from materialize.events._schemas import TOPICS, AccountEvent, AdEvent
+from materialize.events._schemas import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, TOPICS, AccountEvent, AdEvent
 
 Event = AdEvent | AccountEvent
 
@@ -42,7 +42,10 @@ def decode_event(topic: str, data: bytes, now_ms: int, skew_ms: int = DEFAULT_SK
         raise InvalidEventError("invalid", detail, _field_of(detail)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidEventError("malformed_json", str(error)) from error
-    ahead_ms = event_time_ms(event) - now_ms
+    time_ms = event_time_ms(event)
+    if not EVENT_TIME_MS_MIN <= time_ms <= EVENT_TIME_MS_MAX:
+        raise InvalidEventError("invalid", f"event_time {event.event_time} is not between 2000 and 3000", "event_time")
+    ahead_ms = time_ms - now_ms
     if ahead_ms > skew_ms:
         raise InvalidEventError(
             "from_the_future",

@@ -19,14 +19,8 @@ from materialize.online._keys import KeyEncoder, view_prefix
 from materialize.online._plan import ReadPlan, compile_plan
 from materialize.online._reader import FeatureReader, open_reader, read_plan, topic_of
 from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
-from materialize.online._vector import (
-    FeatureStatus,
-    FeatureVector,
-    ReadCounts,
-    ViewValues,
-    assemble,
-    read_view,
-)
+from materialize.online._vector import FeatureVector, assemble
+from materialize.online._view_reader import FeatureStatus, ReadCounts, ViewReader, ViewValues, view_reader
 from materialize.online._writer import RowWriter, WriteCounts, unavailable_if_redis_fails
 
 __all__ = [
@@ -44,6 +38,7 @@ __all__ = [
     "RowWriter",
     "StreamRow",
     "UnknownServiceError",
+    "ViewReader",
     "ViewValues",
     "WriteConflictError",
     "WriteCounts",
@@ -55,10 +50,10 @@ __all__ = [
     "encode_stream_row",
     "open_reader",
     "read_plan",
-    "read_view",
     "topic_of",
     "unavailable_if_redis_fails",
     "value_from_proto",
     "value_to_proto",
     "view_prefix",
+    "view_reader",
 ]

@@ -14,6 +14,7 @@ from materialize.definitions import (
     StreamView,
 )
 from materialize.online._keys import KeyEncoder
+from materialize.online._view_reader import ViewReader, view_reader
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class RowRead:
     view: BatchView | StreamView
     key_names: tuple[str, ...]
     encoder: KeyEncoder
-    places: tuple[int, ...]
+    reader: ViewReader
     slots: tuple[int, ...]
 
 
@@ -89,7 +90,7 @@ def _row_read(project: str, service_view: ServiceView, slots: dict[tuple[str, st
         view=view,
         key_names=service_view.key_names,
         encoder=KeyEncoder(project, view.name, view.join_keys),
-        places=tuple(names.index(feature) for feature in service_view.features),
+        reader=view_reader(view, [names.index(feature) for feature in service_view.features]),
         slots=tuple(slots[service_view.called, feature] for feature in service_view.features),
     )
 

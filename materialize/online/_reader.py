@@ -36,9 +36,9 @@ class FeatureReader:
         return self._plans[service]
 
     def refresh(self) -> None:
-        """Read the registry again and compile the plans in use anew; a read under way keeps the plan it began with."""
+        """Read the registry again and forget the plans; a read under way keeps the plan that it began with."""
         self._store.refresh_registry()
-        self._plans = {name: read_plan(self._store, name) for name in self._plans}
+        self._plans = {}
 
     async def read(
         self,

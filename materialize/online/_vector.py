@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from materialize.definitions import BatchView, DefinitionError, StreamView
+from materialize.definitions import DefinitionError, StreamView
 from materialize.events import Columns
-from materialize.kernel import EventBlock, KernelError, WindowValues, empty_row, read_windows
-from materialize.online._batch_rows import FieldValue, decode_batch_row
-from materialize.online._errors import RowRefusedError
+from materialize.kernel import EventBlock, KernelError
+from materialize.online._batch_rows import FieldValue
 from materialize.online._plan import OnDemandRun, ReadPlan, RowRead
-from materialize.online._stream_rows import decode_stream_row
-
-NO_AGE = -1
-
-
-class FeatureStatus(IntEnum):
-    """What a value read is worth: Feast's `FieldStatus`, by its numbers."""
-
-    PRESENT = 1
-    NULL_VALUE = 2
-    NOT_FOUND = 3
-    OUTSIDE_MAX_AGE = 4
-
-
-@dataclass
-class ReadCounts:
-    """What a read met on its way: rows refused by reason, functions and events that failed, reads into the past."""
-
-    rows_refused: dict[str, int] = field(default_factory=dict)
-    on_demand_failed: int = 0
-    event_failed: int = 0
-    inexact: int = 0
-
-
-@dataclass(frozen=True)
-class ViewValues:
-    """What one row gives: each feature's value (None for none) and status, and the age of the row."""
-
-    values: Sequence[FieldValue]
-    statuses: Sequence[FeatureStatus]
-    age_ms: int
+from materialize.online._view_reader import NO_AGE, FeatureStatus, ReadCounts
 
 
 @dataclass(frozen=True)
@@ -63,20 +31,6 @@ class FeatureVector:
     counts: ReadCounts
 
 
-def read_view(
-    view: BatchView | StreamView,
-    places: Sequence[int],
-    data: bytes | None,
-    as_of_ms: int,
-    counts: ReadCounts,
-    extra: EventBlock | None = None,
-) -> ViewValues:
-    """The values at `places` of one stored row as of a time. A row that is refused is NOT_FOUND, and counted."""
-    if isinstance(view, StreamView):
-        return _read_stream_view(view, places, data, as_of_ms, counts, extra)
-    return _read_batch_view(view, places, data, as_of_ms, counts)
-
-
 def assemble(
     plan: ReadPlan,
     rows: Sequence[bytes | None],
@@ -92,7 +46,8 @@ def assemble(
     ages = [NO_AGE] * plan.input_count
     for row, data in zip(plan.rows, rows, strict=True):
         extra = _extra(row, entities, event, counts)
-        read = read_view(row.view, row.places, data, as_of_ms, counts, extra)
+        counts.rows_found += data is not None
+        read = row.reader.read(data, as_of_ms, counts, extra)
         for slot, value, status in zip(row.slots, read.values, read.statuses, strict=True):
             values[slot], statuses[slot], ages[slot] = value, status, read.age_ms
     out = _Outputs(len(plan.features))
@@ -113,7 +68,7 @@ class _Outputs:
         self._values[position], self._statuses[position], self._ages[position] = value, status, age_ms
 
     def vector(self, counts: ReadCounts) -> FeatureVector:
-        numbers = [float(v) if isinstance(v, (int, float)) else np.nan for v in self._values]
+        numbers = [float(v) if isinstance(v, (int, float, np.number)) else np.nan for v in self._values]
         return FeatureVector(
             np.array(numbers, dtype=np.float64),
             tuple(self._values),
@@ -121,68 +76,6 @@ class _Outputs:
             np.array(self._ages, dtype=np.int64),
             counts,
         )
-
-
-def _read_stream_view(
-    view: StreamView,
-    places: Sequence[int],
-    data: bytes | None,
-    as_of_ms: int,
-    counts: ReadCounts,
-    extra: EventBlock | None,
-) -> ViewValues:
-    state = empty_row(view.spec)
-    if data is not None:
-        try:
-            state = decode_stream_row(view.spec, data).state
-        except RowRefusedError as error:
-            _refused(counts, error)
-    windows = read_windows(view.spec, state, as_of_ms, extra)
-    counts.inexact += not windows.exact
-    if not windows.found:
-        return _nothing(len(places), FeatureStatus.NOT_FOUND)
-    age_ms = as_of_ms - windows.newest_ms
-    if view.ttl_ms and age_ms > view.ttl_ms:
-        return _nothing(len(places), FeatureStatus.OUTSIDE_MAX_AGE, age_ms)
-    return _with_statuses([window_value(view, windows, place) for place in places], age_ms)
-
-
-def window_value(view: StreamView, windows: WindowValues, place: int) -> FieldValue:
-    """One windowed value as its field's type says: an int for an integer field, None for null."""
-    value = float(windows.values[place])
-    if value != value:
-        return None
-    return int(value) if view.fields[place].kind in ("INT64", "INT32") else value
-
-
-def _read_batch_view(
-    view: BatchView, places: Sequence[int], data: bytes | None, as_of_ms: int, counts: ReadCounts
-) -> ViewValues:
-    if data is None:
-        return _nothing(len(places), FeatureStatus.NOT_FOUND)
-    try:
-        row = decode_batch_row(view, data)
-    except RowRefusedError as error:
-        _refused(counts, error)
-        return _nothing(len(places), FeatureStatus.NOT_FOUND)
-    counts.inexact += row.event_time_ms > as_of_ms  # the row of that time is gone
-    age_ms = max(as_of_ms - row.event_time_ms, 0)
-    if view.ttl_ms and age_ms > view.ttl_ms:
-        return _nothing(len(places), FeatureStatus.OUTSIDE_MAX_AGE, age_ms)
-    return _with_statuses([row.values[place] for place in places], age_ms)
-
-
-def _with_statuses(values: Sequence[FieldValue], age_ms: int) -> ViewValues:
-    statuses = [FeatureStatus.NULL_VALUE if value is None else FeatureStatus.PRESENT for value in values]
-    return ViewValues(values, statuses, age_ms)
-
-
-def _nothing(length: int, status: FeatureStatus, age_ms: int = NO_AGE) -> ViewValues:
-    return ViewValues([None] * length, [status] * length, age_ms)
-
-
-def _refused(counts: ReadCounts, error: RowRefusedError) -> None:
-    counts.rows_refused[error.reason] = counts.rows_refused.get(error.reason, 0) + 1
 
 
 def _extra(

@@ -29,7 +29,7 @@ from materialize.definitions import BatchView, StreamView, View, compile_view
 from materialize.online._batch_rows import BatchRow, value_from_proto, value_to_proto
 from materialize.online._errors import OnlineStoreError
 from materialize.online._keys import KeyEncoder, view_prefix
-from materialize.online._vector import NO_AGE, FeatureStatus, ReadCounts, ViewValues, read_view
+from materialize.online._view_reader import NO_AGE, FeatureStatus, ReadCounts, ViewValues, view_reader
 from materialize.online._writer import RowWriter, unavailable_if_redis_fails
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
@@ -180,8 +180,8 @@ class PackedRedisOnlineStore(OnlineStore):
         reads = []
         for view, features, entities in requests:
             names = [field.name for field in view.fields]
-            places = [names.index(feature) for feature in features]
-            reads.append([read_view(view, places, next(rows), as_of_ms, self.counts) for _ in entities])
+            reader = view_reader(view, [names.index(feature) for feature in features])
+            reads.append([reader.read(next(rows), as_of_ms, self.counts) for _ in entities])
         return reads
 
     def _view(self, table: FeatureView) -> View:

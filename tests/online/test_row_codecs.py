@@ -24,7 +24,7 @@ from materialize.online import (
     decode_stream_row,
     encode_batch_row,
     encode_stream_row,
-    read_view,
+    view_reader,
 )
 from materialize.online._header import BATCH_ROW, STREAM_ROW, Header, seal
 from tests.support.views import NOW_MS, SPEC, batch_view, rows, stream_view
@@ -85,7 +85,7 @@ def test_a_damaged_stream_row_is_refused_and_read_as_not_found(state: Row, chanc
     data = damaged(stream_bytes(state), chance)
     assert_refused(lambda: decode_stream_row(SPEC, data))
     counts = ReadCounts()
-    read = read_view(stream_view(), [0, 1], data, NOW_MS, counts)
+    read = view_reader(stream_view(), [0, 1]).read(data, NOW_MS, counts)
     assert set(read.statuses) == {FeatureStatus.NOT_FOUND}
     assert sum(counts.rows_refused.values()) == 1
 
@@ -100,7 +100,7 @@ def test_a_damaged_batch_row_is_refused_and_read_as_not_found(
     data = damaged(encode_batch_row(view, row), chance)
     assert_refused(lambda: decode_batch_row(view, data))
     counts = ReadCounts()
-    read = read_view(view, range(len(kinds)), data, NOW_MS, counts)
+    read = view_reader(view, range(len(kinds))).read(data, NOW_MS, counts)
     assert set(read.statuses) <= {FeatureStatus.NOT_FOUND}
     assert sum(counts.rows_refused.values()) == 1
 
@@ -147,7 +147,7 @@ def test_a_row_of_another_definition_is_not_found_and_counted() -> None:
     before, after = batch_view(["DOUBLE"], fingerprint=1), batch_view(["DOUBLE"], fingerprint=2)
     data = encode_batch_row(before, BatchRow(NOW_MS, 0, (1.5,)))
     counts = ReadCounts()
-    read = read_view(after, [0], data, NOW_MS, counts)
+    read = view_reader(after, [0]).read(data, NOW_MS, counts)
     assert (list(read.values), list(read.statuses)) == ([None], [FeatureStatus.NOT_FOUND])
     assert counts.rows_refused == {"other_schema": 1}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,8 @@ class MemoryFeatures:
         values = np.array(self.values[entities["ip"]], np.float64)
         statuses = np.array(self.statuses.get(entities["ip"], [FeatureStatus.PRESENT] * length), np.uint8)
         values[statuses != FeatureStatus.PRESENT] = np.nan
-        return FeatureVector(values, (), statuses, np.arange(length, dtype=np.int64) * 1000, self.counts)
+        counts = replace(self.counts, rows_found=2)
+        return FeatureVector(values, (), statuses, np.arange(length, dtype=np.int64) * 1000, counts)
 
     async def ping(self) -> None:
         if self.failure is not None:

@@ -141,7 +141,7 @@ def test_features_are_read_as_of_now_or_as_of_a_later_event(world: World) -> Non
 def test_the_scored_event_is_merged_and_published_as_one_that_the_stream_accepts(world: World) -> None:
     decision = score(world, {"model": SERVICE, "event": click(event_time="2026-11-18T11:06:39Z")})
     [(topic, key, value)] = world.publisher.published
-    assert (topic, key) == (AD_EVENTS, b"click-1")
+    assert (topic, key) == (AD_EVENTS, b"203.0.113.9")
     assert decode_event(topic, value, NOW_MS) == world.features.reads[0].event
     assert decision.degraded == []
 

@@ -1,0 +1,376 @@
+"""Windows merged on a row's stored bytes, compiled: the hot form of decoding a row and `kernel.read_windows`.
+
+One pass for each hop, from the newest tile back to the oldest that its longest window covers; windows of one hop are
+nested, so each takes over where the shorter one ended. `read_windows` on the decoded row is the plain form, and the
+oracle in the tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from materialize.kernel import HopLayout, ViewSpec
+from materialize.kernel._partials import DISTINCT_KEEP
+from materialize.online._header import HEADER_SIZE
+
+Program = np.ndarray[Any, np.dtype[np.int64]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+NOT_FOUND = 0
+FOUND = 1
+BAD_SHAPE = 2
+
+_PARTIALS = {"count": 0, "sum": 1, "min": 2, "max": 3, "moments": 4, "last": 5, "first": 6}
+_FUNCTIONS = {
+    "count": 0,
+    "sum": 0,
+    "mean": 1,
+    "min": 2,
+    "max": 2,
+    "var": 3,
+    "std": 4,
+    "last": 5,
+    "first": 5,
+    "count_distinct": 6,
+}
+_NO_TIME_MS = -(1 << 62)
+_TABLE_SIZE = 1024
+_TABLE_FULL = 768
+
+
+def compile_program(spec: ViewSpec) -> Program:
+    """The view's layout as the flat list of integers that `merge_row` follows, int64[…].
+
+    hops, value columns, distinct columns; for each hop: hop ms, width, slots, distinct sets, windows;
+    for each slot: partial, column, first state column; for each set: column; for each window, by growing length:
+    length ms, outputs; for each output: place, function, two state columns, set.
+    """
+    program = [len(spec.hops), len(spec.value_columns), len(spec.distinct_columns)]
+    for layout in spec.hops:
+        program += _hop(layout)
+    return np.array(program, dtype=np.int64)
+
+
+def _hop(layout: HopLayout) -> list[int]:
+    program = [layout.hop_ms, layout.width, len(layout.slots), len(layout.distinct), len(layout.outputs)]
+    for slot in layout.slots:
+        program += [_PARTIALS[slot.partial.name], slot.position, slot.first]
+    program += layout.distinct
+    for window, outputs in layout.outputs:
+        program += [window.length_ms, len(outputs)]
+        for output in outputs:
+            columns = [*output.state, 0, 0]
+            distinct = 0 if output.distinct is None else output.distinct
+            program += [output.place, _FUNCTIONS[output.function.name], columns[0], columns[1], distinct]
+    return program
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fold_event(program, at, slots, state, values, event, time):  # type: ignore[no-untyped-def]
+    """One event into a hop's state."""
+    for s in range(slots):
+        partial = program[at + 3 * s]
+        value = values[event, program[at + 3 * s + 1]]
+        first = program[at + 3 * s + 2]
+        if np.isnan(value):
+            continue
+        if partial == 0:
+            state[first] += 1.0
+        elif partial == 1:
+            state[first] += value
+        elif partial == 2:
+            state[first] = min(state[first], value)
+        elif partial == 3:
+            state[first] = max(state[first], value)
+        elif partial == 4:
+            _add_moments(state, first, 1.0, value, 0.0)
+        else:
+            _add_latest(state, first, float(time) if partial == 5 else -float(time), value)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fold_tile(program, at, slots, state, tile_states, tile):  # type: ignore[no-untyped-def]
+    """One stored tile into a hop's state."""
+    for s in range(slots):
+        partial = program[at + 3 * s]
+        first = program[at + 3 * s + 2]
+        if partial <= 1:
+            state[first] += tile_states[tile, first]
+        elif partial == 2:
+            state[first] = min(state[first], tile_states[tile, first])
+        elif partial == 3:
+            state[first] = max(state[first], tile_states[tile, first])
+        elif partial == 4:
+            if tile_states[tile, first] > 0.0:
+                _add_moments(
+                    state, first, tile_states[tile, first], tile_states[tile, first + 1], tile_states[tile, first + 2]
+                )
+        else:
+            _add_latest(state, first, tile_states[tile, first], tile_states[tile, first + 1])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_moments(state, first, count, mean, spread):  # type: ignore[no-untyped-def]
+    """Pairwise update of Chan, Golub and LeVeque (1979)."""
+    total = state[first] + count
+    apart = mean - state[first + 1]
+    state[first + 2] += spread + apart * apart * state[first] * count / total
+    state[first + 1] += apart * count / total
+    state[first] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_latest(state, first, time, value):  # type: ignore[no-untyped-def]
+    """The later one stays; the larger value among equal times."""
+    if time > state[first] or (time == state[first] and value > state[first + 1]):
+        state[first] = time
+        state[first + 1] = value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _reset(program, at, slots, state):  # type: ignore[no-untyped-def]
+    """The state of no events."""
+    state[:] = 0.0
+    for s in range(slots):
+        partial = program[at + 3 * s]
+        first = program[at + 3 * s + 2]
+        if partial == 2:
+            state[first] = np.inf
+        elif partial == 3:
+            state[first] = -np.inf
+        elif partial >= 5:
+            state[first] = -np.inf
+            state[first + 1] = -np.inf
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_hash(table, sizes, limits, which, value):  # type: ignore[no-untyped-def]
+    """A hash into an open-addressing table of the smallest ones. False when it, and every larger one, has no place."""
+    if value >= limits[which]:
+        return False
+    slot = value & np.uint64(_TABLE_SIZE - 1)
+    while table[which, slot] != 0:
+        if table[which, slot] == value:
+            return True
+        slot = (slot + np.uint64(1)) & np.uint64(_TABLE_SIZE - 1)
+    table[which, slot] = value
+    sizes[which] += 1
+    if sizes[which] > _TABLE_FULL:
+        kept = _smallest(table, which)
+        table[which, :] = 0
+        sizes[which] = 0
+        for i in range(len(kept)):
+            _add_hash(table, sizes, limits, which, kept[i])
+        limits[which] = kept[-1] + np.uint64(1)
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _smallest(table, which):  # type: ignore[no-untyped-def]
+    """The DISTINCT_KEEP smallest hashes of a table that has at least as many, in order."""
+    row = table[which]
+    return np.sort(row[row != 0])[:DISTINCT_KEEP]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _finalize(function, state, a, b, table, size, which):  # type: ignore[no-untyped-def]
+    """One feature's value from its state; NaN for null."""
+    if function == 0:
+        return state[a]
+    if function == 1:
+        return state[a] / state[b] if state[b] > 0.0 else np.nan
+    if function == 2:
+        return np.nan if np.isinf(state[a]) else state[a]
+    if function == 3 or function == 4:
+        if state[a] < 2.0:
+            return np.nan
+        variance = state[a + 2] / (state[a] - 1.0)
+        return variance if function == 3 else np.sqrt(variance)
+    if function == 5:
+        return np.nan if np.isinf(state[a]) else state[b]
+    if size < DISTINCT_KEEP:
+        return float(size)
+    return np.rint((DISTINCT_KEEP - 1) / (float(_smallest(table, which)[-1]) / 2.0**64))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _find_sections(data, head_count, partitions, program, sections):  # type: ignore[no-untyped-def]
+    """Where everything is: head's times, ids, values, hashes; for each hop its tiles' count, index, states, sets.
+
+    Written to `sections`, int64[4 + 4 × hops]. False when the sections are not exactly the row.
+    """
+    size, columns, distinct = len(data), program[1], program[2]
+    sections[:] = 0
+    if size == 0:
+        return True
+    offset = HEADER_SIZE + 16 * partitions
+    sections[0] = offset
+    sections[1] = offset + 8 * head_count
+    sections[2] = offset + 16 * head_count
+    sections[3] = sections[2] + 8 * head_count * columns
+    offset = sections[3] + 8 * head_count * distinct
+    at = 3
+    for hop in range(program[0]):
+        width, slots, sets, windows = program[at + 1], program[at + 2], program[at + 3], program[at + 4]
+        at = _after_hop(program, at + 5 + 3 * slots + sets, windows)
+        if offset + 8 > size:
+            return False
+        count = np.int64(data[offset : offset + 4].view(np.uint32)[0])
+        sections[4 + 4 * hop] = count
+        sections[5 + 4 * hop] = offset + 8
+        sections[6 + 4 * hop] = offset + 8 + 8 * count
+        offset += 8 + 8 * count * (1 + width)
+        sections[7 + 4 * hop] = offset
+        for _ in range(sets):
+            offset += 8 * count
+            if offset > size:
+                return False
+            hashes = data[offset - 8 : offset].view(np.int64)[0] if count else 0
+            if hashes < 0 or hashes > size:
+                return False
+            offset += 8 * hashes
+    return offset == size
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _after_hop(program, at, windows):  # type: ignore[no-untyped-def]
+    """Where the program of the next hop begins."""
+    for _ in range(windows):
+        at += 2 + 5 * program[at + 1]
+    return at
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fold_sets(data, where, count, first, stop, sets, table, sizes, limits):  # type: ignore[no-untyped-def]
+    """The sets of the tiles from `first` to `stop` into the tables. False when where they end makes no sense."""
+    for s in range(sets):
+        ends = data[where : where + 8 * count].view(np.int64)
+        total = ends[count - 1]
+        stored = data[where + 8 * count : where + 8 * (count + total)].view(np.uint64)
+        where += 8 * (count + total)
+        for tile in range(first, stop):
+            begin = 0 if tile == 0 else ends[tile - 1]
+            if begin < 0 or ends[tile] < begin or ends[tile] > total:
+                return False
+            for i in range(begin, ends[tile]):
+                if not _add_hash(table, sizes, limits, s, stored[i]):
+                    break
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fold_hashes(program, at, sets, hashes, event, table, sizes, limits):  # type: ignore[no-untyped-def]
+    """One event's hashes into the tables; 0 stands for null."""
+    for s in range(sets):
+        value = hashes[event, program[at + s]]
+        if value != 0:
+            _add_hash(table, sizes, limits, s, value)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _merge_hop(data, section, program, at, as_of, head, head_from, extra, out):  # type: ignore[no-untyped-def]
+    """All windows of one hop, from the shortest to the longest. Returns NOT_FOUND, FOUND or BAD_SHAPE.
+
+    head: times, values, hashes, of which the first `head_from` are not after `as_of`. extra: times, values, hashes, and
+    which of them count.
+    """
+    hop, width, slots, sets, windows = program[at], program[at + 1], program[at + 2], program[at + 3], program[at + 4]
+    slots_at, sets_at = at + 5, at + 5 + 3 * slots
+    at = sets_at + sets
+    count = section[0]
+    index = data[section[1] : section[1] + 8 * count].view(np.int64)
+    states = data[section[2] : section[2] + 8 * count * width].view(np.float64).reshape((count, width))
+    state = np.empty(width, np.float64)
+    _reset(program, slots_at, slots, state)
+    table = np.zeros((sets, _TABLE_SIZE), np.uint64)
+    sizes = np.zeros(sets, np.int64)
+    limits = np.full(sets, np.uint64(0xFFFFFFFFFFFFFFFF))
+    waiting = extra[3].copy()
+    tile, event, found = count, head_from, NOT_FOUND
+    while tile > 0 and index[tile - 1] > as_of // hop:
+        tile -= 1
+    for _ in range(windows):
+        tail = (as_of - program[at]) // hop * hop
+        stop = tile
+        while tile > 0 and index[tile - 1] >= tail // hop:
+            tile -= 1
+            _fold_tile(program, slots_at, slots, state, states, tile)
+        if tile < stop:
+            found = FOUND
+            if not _fold_sets(data, section[3], count, tile, stop, sets, table, sizes, limits):
+                return BAD_SHAPE
+        while event > 0 and head[0][event - 1] >= tail:
+            event -= 1
+            found = FOUND
+            _fold_event(program, slots_at, slots, state, head[1], event, head[0][event])
+            _fold_hashes(program, sets_at, sets, head[2], event, table, sizes, limits)
+        for e in range(len(waiting)):
+            if waiting[e] and extra[0][e] >= tail:
+                waiting[e] = False
+                found = FOUND
+                _fold_event(program, slots_at, slots, state, extra[1], e, extra[0][e])
+                _fold_hashes(program, sets_at, sets, extra[2], e, table, sizes, limits)
+        outputs = program[at + 1]
+        for i in range(at + 2, at + 2 + 5 * outputs, 5):
+            which = program[i + 4]
+            size = sizes[which] if sets else 0
+            out[program[i]] = _finalize(program[i + 1], state, program[i + 2], program[i + 3], table, size, which)
+        at += 2 + 5 * outputs
+    return found
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _counting(extra_times, extra_ids, ids, as_of):  # type: ignore[no-untyped-def]
+    """Which extra events count: not after `as_of`, and not in the head already."""
+    counts = extra_times <= as_of
+    for e in range(len(extra_times)):
+        for i in range(len(ids)):
+            if ids[i] == extra_ids[e]:
+                counts[e] = False
+    return counts
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def merge_row(  # type: ignore[no-untyped-def]
+    data, head_count, partitions, tiles_newest, program, as_of, extra_times, extra_ids, extra_values, extra_hashes, out
+):
+    """Write the view's values as of `as_of` (ms) to `out`, float64[aggregations], NaN for null.
+
+    data: the row, uint8[size], whose header (head_count, partitions, tiles_newest) has been checked; an empty array for
+    no row. extra_*: events to count in unless the head has them, as in an EventBlock.
+    Returns NOT_FOUND, FOUND or BAD_SHAPE, and the newest event time included.
+    """
+    sections = np.empty(4 + 4 * program[0], np.int64)
+    if not _find_sections(data, head_count, partitions, program, sections):
+        return BAD_SHAPE, _NO_TIME_MS
+    n = head_count if len(data) else 0
+    columns, distinct = program[1], program[2]
+    times = data[sections[0] : sections[0] + 8 * n].view(np.int64)
+    ids = data[sections[1] : sections[1] + 8 * n].view(np.uint64)
+    values = data[sections[2] : sections[2] + 8 * n * columns].view(np.float64).reshape((n, columns))
+    hashes = data[sections[3] : sections[3] + 8 * n * distinct].view(np.uint64).reshape((n, distinct))
+    newest = min(tiles_newest, as_of) if len(data) else _NO_TIME_MS
+    head_from = n
+    while head_from > 0 and times[head_from - 1] > as_of:
+        head_from -= 1
+    if head_from > 0:
+        newest = max(newest, times[head_from - 1])
+    counts = _counting(extra_times, extra_ids, ids, as_of)
+    for e in range(len(counts)):
+        if counts[e]:
+            newest = max(newest, extra_times[e])
+    head, extra = (times, values, hashes), (extra_times, extra_values, extra_hashes, counts)
+    outcome, at = NOT_FOUND, 3
+    for hop in range(program[0]):
+        section = sections[4 + 4 * hop : 8 + 4 * hop]
+        found = _merge_hop(data, section, program, at, as_of, head, head_from, extra, out)
+        if found == BAD_SHAPE:
+            return BAD_SHAPE, _NO_TIME_MS
+        outcome = max(outcome, found)
+        at = _after_hop(program, at + 5 + 3 * program[at + 2] + program[at + 3], program[at + 4])
+    if outcome == NOT_FOUND:
+        out[:] = np.nan
+    return outcome, newest

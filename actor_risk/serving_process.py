@@ -56,6 +56,8 @@ def child_environment(home: Home, scratch: Path) -> dict[str, str]:
         "PYTHONPATH": str(Path.cwd()),
         # Local callers are gone when we stop: no need to drain for the default 30 s.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # A busy machine takes longer than the default 5 s to start a proxy; Ray would kill it and give up.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_ADDRESS": "local",  # a cluster of somebody else on this machine is none of ours
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.edge:middlewares",
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -10,6 +10,7 @@ import uuid
 from contextlib import ExitStack
 from pathlib import Path
 
+import pyarrow as pa
 import redis
 from feast import FeatureStore
 from rich.console import Console
@@ -186,6 +187,8 @@ def _questions(
     url: str, burst: Burst, log: EventLog, worker: WorkerProcess, published: int, shown: Console
 ) -> tuple[Answer, Answer]:
     _step(shown, 7, "Scores: a click of the same actors, before and after a burst of abuse")
+    published += _impression(log, burst)
+    worker.wait_until_done(published, CATCH_UP_TIMEOUT_S)
     before = ask(url, _question(burst))
     show(shown, "before", before)
     table = burst.events(now_ms())
@@ -206,9 +209,21 @@ def _questions(
 
 
 def _question(burst: Burst) -> Answer:
-    """Is this click, which happens now, invalid?"""
+    """What about this click, which happens now?"""
     event = {"event_id": f"demo-{uuid.uuid4().hex}", "event_time": now_ms(), "event_type": "click", **burst.click}
     return {"model": burst.model, "event": event}
+
+
+def _impression(log: EventLog, burst: Burst) -> int:
+    """Publish the impression that goes before the click, where the data has impressions. Returns how many events."""
+    delay_ms = burst.click.get("ms_since_impression")
+    if delay_ms is None:
+        return 0
+    keys = {name: value for name, value in burst.click.items() if name not in ("amount_usd", "ms_since_impression")}
+    event = {"event_id": f"demo-{uuid.uuid4().hex}", "event_type": "impression", **keys}
+    when = pa.array([now_ms() - int(delay_ms)], pa.timestamp("ms", "UTC"))
+    table = pa.Table.from_pylist([event]).append_column("event_time", when)
+    return publish_table(log, "ad_events", table, _unheard)
 
 
 def _unheard(_: int) -> None:

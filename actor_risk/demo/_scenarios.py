@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from actor_risk.simulate import (
     Simulation,
@@ -27,6 +27,9 @@ DAY_MS = 24 * HOUR_MS
 HISTORY_DAYS = 10
 BURST_MS = 4 * 60_000
 BURST_CLICKS = 240
+RECENT_MS = 3 * HOUR_MS
+USUAL_CLICKS = 3
+KEYS = ("creator_id", "advertiser_id", "ip", "device_id")
 CLICK_USD = 0.25
 CLICK_DELAY_MS = 4_200
 SEED = 7
@@ -61,8 +64,8 @@ def simulated(now_ms: int) -> Scenario:
     """Simulated ads and accounts, and a click farm that falls upon a creator who has been quiet."""
     world = simulate(SimulationSettings(seed=SEED, start_ms=now_ms - HISTORY_DAYS * DAY_MS, end_ms=now_ms))
     history, live = split(world, now_ms // HOUR_MS * HOUR_MS)
-    quiet = quiet_honest_actors(history, 6)
-    creator, advertiser = quiet.creator_ids[0], quiet.advertiser_ids[0]
+    one = _honest_click(world, now_ms)
+    farm = quiet_honest_actors(history, 6)
     return Scenario(
         about=f"simulated events of {HISTORY_DAYS} days, seed {SEED}",
         history=history,
@@ -72,18 +75,18 @@ def simulated(now_ms: int) -> Scenario:
         settings=TrainSettings(seed=SEED),
         rows_max=20_000,
         burst=Burst(
-            about=f"a click farm clicks {BURST_CLICKS} times in {BURST_MS // 60_000} minutes on {creator}'s placements",
+            about=f"a click farm clicks {BURST_CLICKS} times in {BURST_MS // 60_000} minutes on {one['creator_id']}",
             model="ad_click_risk",
-            click={
-                "creator_id": creator,
-                "advertiser_id": advertiser,
-                "ip": quiet.ips[0],
-                "device_id": quiet.device_ids[0],
-                "amount_usd": CLICK_USD,
-                "ms_since_impression": CLICK_DELAY_MS,
-            },
+            click={**one, "amount_usd": CLICK_USD, "ms_since_impression": CLICK_DELAY_MS},
             events=lambda at_ms: click_farm_burst(
-                SEED, at_ms - BURST_MS, BURST_MS, BURST_CLICKS, advertiser, creator, quiet.ips[:3], quiet.device_ids[:4]
+                SEED,
+                at_ms - BURST_MS,
+                BURST_MS,
+                BURST_CLICKS,
+                one["advertiser_id"],
+                one["creator_id"],
+                [one["ip"], *farm.ips[:2]],
+                [one["device_id"], *farm.device_ids[:3]],
             ),
             expected="the risk rises",
         ),
@@ -125,10 +128,22 @@ def real_clicks(path: Path, now_ms: int) -> Scenario:
     )
 
 
+def _honest_click(world: Simulation, now_ms: int) -> dict[str, str]:
+    """The keys of a click of the last hours by actors whom no label calls abusive, on a creator of usual size."""
+    labels = world.ad_click_labels.to_pandas()
+    accused = labels[labels["label"] == 1]
+    recent = labels[labels["event_time"] > pd.Timestamp(now_ms - RECENT_MS, unit="ms", tz="UTC")]
+    for name in KEYS:
+        kept = recent[~recent[name].isin(accused[name])]
+        recent = kept if len(kept) else recent  # in a small world everybody may have met an abuser
+    sizes = recent["creator_id"].map(labels["creator_id"].value_counts())
+    row = recent.iloc[int((sizes - sizes.median()).abs().argmin())]
+    return {name: str(row[name]) for name in KEYS}
+
+
 def _typical_click(events: pa.Table) -> dict[str, str]:
     """The keys of the last click of an IP with few clicks."""
-    counts = events.group_by("ip").aggregate([("event_id", "count")])
-    quiet = counts.filter(pc.equal(counts.column("event_id_count"), 3)).column("ip")
-    rows = events.filter(pc.is_in(events.column("ip"), quiet.combine_chunks()))
-    row = (rows if rows.num_rows else events).slice(max(rows.num_rows, 1) - 1, 1).to_pylist()[0]
-    return {name: row[name] for name in ("creator_id", "advertiser_id", "ip", "device_id")}
+    clicks = events.to_pandas()
+    per_ip = clicks["ip"].map(clicks["ip"].value_counts())
+    row = clicks[per_ip == USUAL_CLICKS].iloc[-1]
+    return {name: str(row[name]) for name in KEYS}

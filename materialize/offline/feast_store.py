@@ -245,6 +245,8 @@ def _as_of_times(entity_df: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]
         raise HistoryError(
             f"{EVENT_TIMESTAMP!r} has no time zone: give it one with pd.to_datetime(…, utc=True); none is guessed"
         )
+    if column.isna().any():
+        raise HistoryError(f"{EVENT_TIMESTAMP!r} is null in {column.isna().sum()} rows: leave them out")
     utc = column.dt.tz_convert("UTC").dt.tz_localize(None)
     return np.asarray(utc.to_numpy("datetime64[ms]").astype(np.int64))
 

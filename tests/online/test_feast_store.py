@@ -119,10 +119,10 @@ def statuses(store: FeatureStore, names: list[str], feature: str) -> list[int]:
 
 
 def test_feasts_own_push_path_keeps_the_newer_row(store: FeatureStore) -> None:
+    values = {name: [examples[0]] for name, (_, examples) in SAMPLES.items()}
     for value, time_ms in ((1, NOW_MS), (2, NOW_MS - 1)):
-        row = {"ip": ["a"], "event_time": [pd.Timestamp(time_ms, unit="ms", tz="UTC")], "f_int64": [value]}
-        frame = pd.DataFrame(row).reindex(columns=["ip", "event_time", *SAMPLES])
-        store.write_to_online_store("profile", frame)
+        row = {"ip": ["a"], "event_time": [at(time_ms)], **values, "f_int64": [value]}
+        store.write_to_online_store("profile", pd.DataFrame(row))
     assert store.get_online_features(["profile:f_int64"], [{"ip": "a"}]).to_dict()["f_int64"] == [1]
 
 

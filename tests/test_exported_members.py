@@ -1,0 +1,87 @@
+"""The public names of every package: written down, sorted, there, and nothing private among them."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+import actor_risk
+import materialize
+import models
+import serving
+
+ROOTS = (actor_risk, materialize, models, serving)
+CONTAINERS = ("actor_risk", "materialize")
+"""They hold packages and offer nothing themselves."""
+
+PINNED = {
+    "materialize.backfill": """
+        BackfillResult backfill_view
+    """,
+    "materialize.definitions": """
+        BatchView DefinitionError FeatureField JoinKey OnDemandView RequestField ServiceDefinition ServiceView
+        StreamView View ViewEvents compile_service compile_view entity_join_keys open_feature_store repo_config
+    """,
+    "materialize.events": """
+        ACCOUNT_EVENTS AD_EVENTS DEFAULT_SKEW_MS TOPICS AccountEvent AdEvent Columns Event InvalidEventError
+        columns_from_events columns_from_table decode_event event_time_ms json_schema partition_key
+    """,
+    "materialize.kernel": """
+        DISTINCT_EXACT_MAX DISTINCT_RELATIVE_STD_ERROR FUNCTIONS HEAD_MAX KEEP_SLACK_MS Aggregation AggregationSpec
+        EventBlock FoldCounts HopLayout KernelError Row Sets Tiles UnknownFunctionError ViewSpec Window WindowError
+        WindowValues concat_blocks default_hop_ms empty_block empty_row fold_events hash_value hash_values
+        read_windows replace_batch_side values_as_of
+    """,
+    "materialize.offline": """
+        ARROW_TYPES HistoryError ViewColumns entity_codes read_history values_as_declared values_of_view
+    """,
+    "materialize.online": """
+        BatchRow FeatureReader FeatureStatus FeatureVector FieldValue KeyEncoder OnlineStoreError
+        OnlineStoreUnavailableError ReadCounts ReadPlan RowRefusedError RowWriter StreamRow UnknownServiceError
+        ViewReader ViewValues WriteConflictError WriteCounts assemble compile_plan decode_batch_row
+        decode_stream_row encode_batch_row encode_stream_row open_reader read_plan topic_of
+        unavailable_if_redis_fails value_from_proto value_to_proto view_prefix view_reader
+    """,
+    "materialize.stream": """
+        AsyncEventLogPublisher CommitRejectedError DeadLetter DeadLetters EventLog EventLogConsumer EventLogProducer
+        EventLogSettings InvalidOffsetError KafkaLogSettings LogUnavailableError ProduceError Record
+        RecordsLostError RedisLogSettings StreamError TopicPartition UnknownTopicError dead_letter_topic
+        log_settings next_offsets open_event_log
+    """,
+    "models": """
+        CHAMPION AliasChange Bundle BundleCorruptError BundleDraft BundleError BundleNotFoundError Explainer
+        Explanation ExplanationSpec ExportMismatchError Feature GoldenMismatchError InputError Manifest Metrics
+        ModelCard ModelError ModelStore OperatingPoint Reason Scorer Scores Service Thresholds TrainingData
+        TrainingError UnsafeNameError UnsupportedModelError
+    """,
+}
+"""What others build on: a name added or taken away is changed here too."""
+
+
+def packages() -> list[str]:
+    found = [root.__name__ for root in ROOTS]
+    for root in ROOTS:
+        found += [m.name for m in pkgutil.walk_packages(root.__path__, f"{root.__name__}.") if m.ispkg]
+    return sorted(set(found) - set(CONTAINERS))
+
+
+@pytest.mark.parametrize("name", packages())
+def test_a_package_says_what_it_is_and_what_it_offers(name: str) -> None:
+    package: ModuleType = importlib.import_module(name)
+    assert package.__doc__, "open it with one sentence that says what it is"
+    offered = package.__all__
+    assert list(offered) == sorted(set(offered), key=by_case), "sorted as ruff does: constants, classes, functions"
+    assert all(hasattr(package, member) and not member.startswith("_") for member in offered)
+
+
+def by_case(member: str) -> tuple[int, str]:
+    rank = 0 if member.isupper() else 1 if member[0].isupper() else 2
+    return rank, member
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_a_package_offers_exactly_what_is_written_down_here(name: str) -> None:
+    assert list(importlib.import_module(name).__all__) == PINNED[name].split()

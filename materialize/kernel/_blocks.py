@@ -34,10 +34,12 @@ class EventBlock:
 
     def in_order(self) -> EventBlock:
         """The events by time, then identity, each identity once."""
-        order = np.lexsort((self.ids, self.times))
-        block = self.take(order)
+        block = self.take(np.lexsort((self.ids, self.times))) if len(self) > 1 else self
+        ids = np.sort(block.ids)
+        if not (ids[1:] == ids[:-1]).any():
+            return block
         _, first = np.unique(block.ids, return_index=True)
-        return block if len(first) == len(block) else block.take(np.sort(first))
+        return block.take(np.sort(first))
 
 
 def empty_block(value_columns: int, distinct_columns: int) -> EventBlock:

@@ -11,13 +11,14 @@ identity, and the event being scored is merged as one more event, unless it is t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from materialize.kernel._blocks import EventBlock, concat_blocks, empty_block
 from materialize.kernel._partials import Floats
 from materialize.kernel._tiles import Tiles, finalize, fold_tiles, merge_tiles, no_tiles, total
-from materialize.kernel._views import ViewSpec
+from materialize.kernel._views import HopLayout, ViewSpec
 
 HEAD_MAX = 32
 """Events that a row keeps as they are: the horizon, in events of the row, within which a duplicate is recognised."""
@@ -76,6 +77,7 @@ class WindowValues:
     exact: bool = True
 
 
+@lru_cache(maxsize=256)
 def empty_row(spec: ViewSpec) -> Row:
     """The row of an entity of which nothing is known."""
     return Row(
@@ -117,7 +119,7 @@ def replace_batch_side(spec: ViewSpec, row: Row, history: EventBlock, batch_end_
     history = history.take(history.times < batch_end_ms).in_order()
     recent = row.head.take(row.head.times >= batch_end_ms)
     kept = tuple(
-        tiles.between(batch_end_ms // layout.hop_ms, LAST_INDEX)
+        tiles.between(batch_end_ms // layout.hop_ms, LAST_INDEX) if len(tiles) else tiles
         for layout, tiles in zip(spec.hops, row.tiles, strict=True)
     )
     stream_side = Row(recent, kept, batch_end_ms, row.tiles_newest_ms if any(map(len, kept)) else NO_TIME_MS)
@@ -132,7 +134,8 @@ def read_windows(spec: ViewSpec, row: Row, as_of_ms: int, extra: EventBlock | No
     """
     events = row.head
     if extra is not None:
-        events = concat_blocks([events, extra.take(extra.times >= row.batch_end_ms)]).in_order()
+        fresh = (extra.times >= row.batch_end_ms) & ~np.isin(extra.ids, events.ids)
+        events = concat_blocks([events, extra.take(fresh)]).in_order()
     events = events.take(events.times <= as_of_ms)
     tail_ms = spec.tail_ms(as_of_ms)
     values = np.empty((1, len(spec.aggregations)))
@@ -167,10 +170,13 @@ def _settle(spec: ViewSpec, row: Row, events: EventBlock, newest_ms: int) -> Row
     split = max(len(events) - HEAD_MAX, 0)
     folded, head = events.take(slice(0, split)), events.take(slice(split, None))
     tiles = tuple(
-        merge_tiles(layout, [stored, fold_tiles(layout, folded)]).between(
-            _keep_from(layout.reach_ms, newest_ms) // layout.hop_ms, LAST_INDEX
-        )
-        for layout, stored in zip(spec.hops, row.tiles, strict=True)
+        _settle_tiles(layout, stored, folded, newest_ms) for layout, stored in zip(spec.hops, row.tiles, strict=True)
     )
     newest_folded = max(row.tiles_newest_ms, int(folded.times[-1]) if len(folded) else NO_TIME_MS)
     return replace(row, head=head, tiles=tiles, tiles_newest_ms=newest_folded)
+
+
+def _settle_tiles(layout: HopLayout, stored: Tiles, folded: EventBlock, newest_ms: int) -> Tiles:
+    """The stored tiles with the events in them, without those that are too old."""
+    tiles = merge_tiles(layout, [stored, fold_tiles(layout, folded)]) if len(folded) else stored
+    return tiles.between(_keep_from(layout.reach_ms, newest_ms) // layout.hop_ms, LAST_INDEX) if len(tiles) else tiles

@@ -99,6 +99,9 @@ class ViewSpec:
         for spec in self.aggregations:
             aggregation(spec.function)
 
+    def __hash__(self) -> int:
+        return self.fingerprint
+
     @cached_property
     def value_columns(self) -> tuple[str, ...]:
         """The columns whose numbers are folded, in the order of EventBlock.values."""

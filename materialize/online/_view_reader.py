@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from materialize.definitions import BatchView, StreamView, View
-from materialize.kernel import EventBlock, empty_block
+from materialize.kernel import KEEP_SLACK_MS, EventBlock, empty_block
 from materialize.online._batch_rows import FieldValue, decode_batch_row
 from materialize.online._errors import RowRefusedError
 from materialize.online._header import STREAM_ROW, Header, unseal
@@ -85,12 +85,14 @@ class _StreamReader:
     ) -> ViewValues:
         header = self._header(data, counts)
         events = self._no_events if extra is None else extra
+        if header is not None and len(events):
+            events = events.take(events.times >= header.second_time_ms)  # what is before the batch end is the batch's
         outcome, newest_ms, values = self._merge(data, header, as_of_ms, events)
         if outcome == BAD_SHAPE:
             counts.refuse("bad_shape")
             header = None
             outcome, newest_ms, values = self._merge(None, None, as_of_ms, events)
-        counts.inexact += header is not None and header.tiles_newest_ms > as_of_ms
+        counts.inexact += header is not None and _is_inexact(header, as_of_ms)
         if outcome != FOUND:
             return _nothing(len(self._places), FeatureStatus.NOT_FOUND)
         age_ms = as_of_ms - newest_ms
@@ -147,7 +149,8 @@ class _BatchReader:
         except RowRefusedError as error:
             counts.refuse(error.reason)
             return _nothing(len(self._places), FeatureStatus.NOT_FOUND)
-        age_ms = as_of_ms - row.event_time_ms
+        counts.inexact += row.event_time_ms > as_of_ms  # the row of that time is gone
+        age_ms = max(as_of_ms - row.event_time_ms, 0)
         if self._view.ttl_ms and age_ms > self._view.ttl_ms:
             return _nothing(len(self._places), FeatureStatus.OUTSIDE_MAX_AGE, age_ms)
         return _with_statuses([row.values[place] for place in self._places], age_ms)
@@ -161,6 +164,11 @@ def _read_only_empty() -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 _NO_ROW = _read_only_empty()
+
+
+def _is_inexact(header: Header, as_of_ms: int) -> bool:
+    """Whether newer events are in tiles, or tiles that the read needs may be gone: `WindowValues.exact`, denied."""
+    return header.tiles_newest_ms > as_of_ms or header.event_time_ms - KEEP_SLACK_MS > as_of_ms
 
 
 def _number(value: float, integer: bool) -> FieldValue:

@@ -32,9 +32,9 @@ def assert_rows_hold_exactly(
         encoder = KeyEncoder(project, view.name, view.join_keys)
         first = {int(code): position for position, code in reversed(list(enumerate(asked)))}
         keys = [encoder.key([column[first[int(code)]] for column in events.keys]) for code in entities]
-        counts = ReadCounts()
+        counts, reader = ReadCounts(), view_reader(view, range(len(view.fields)))
         for position, data in enumerate(client.mget(keys) if keys else []):
-            read = view_reader(view, range(len(view.fields))).read(data, as_of_ms, counts)
+            read = reader.read(data, as_of_ms, counts)
             values = np.array([np.nan if value is None else value for value in read.values], dtype=np.float64)
             wanted = expected[position] if found[position] else np.full(len(view.fields), np.nan)
             np.testing.assert_allclose(values, wanted, rtol=1e-9, atol=1e-9, err_msg=f"{view.name} {keys[position]!r}")

@@ -66,13 +66,18 @@ def child_environment(home: Home, scratch: Path) -> dict[str, str]:
     }
 
 
-def write_config(home: Home, template: Path, port: int, models: Mapping[str, str]) -> Path:
-    """The configuration `template` with this port and these models (name → alias) at `<home>/ray_config.yaml`."""
+def write_config(
+    home: Home, template: Path, port: int, models: Mapping[str, str], wait_for_models_s: float = 0.0
+) -> Path:
+    """The configuration `template` with this port and these models (name → alias) at `<home>/ray_config.yaml`.
+
+    With `wait_for_models_s` the application may start before its models are there.
+    """
     config = yaml.safe_load(template.read_text())
     config["http_options"]["port"] = port
     for application in config["applications"]:
         for deployment in application["deployments"]:
-            deployment["user_config"] = {"models": dict(models)}
+            deployment["user_config"] = {"models": dict(models), "wait_for_models_s": wait_for_models_s}
     path = home.root / "ray_config.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
@@ -118,8 +123,8 @@ class ServingProcess:
         """Whether the process is over."""
         return self._child.poll() is not None
 
-    def stop(self, grace_s: float = 20.0) -> None:
-        """Stop it and everything that it started."""
+    def stop(self, grace_s: float = 3.0) -> None:
+        """Stop it. After `grace_s` it is ended at once, and all of its Ray with it: nobody local is left waiting."""
         stop_child(self._child, grace_s)
         shutil.rmtree(self._scratch, ignore_errors=True)
 

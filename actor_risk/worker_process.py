@@ -19,6 +19,7 @@ from actor_risk.home import Home
 from actor_risk.local import start_child, wait_until
 from actor_risk.local.processes import log_tail
 from actor_risk.serving_process import stop_child
+from actor_risk.status_file import read_status, replace_status
 from materialize.online import RowWriter
 from materialize.stream import DeadLetters
 from materialize.stream.log import Start
@@ -109,10 +110,7 @@ class WorkerProcess:
 
     def status(self) -> WorkerStatus:
         """What it last said of itself."""
-        try:
-            return msgspec.json.decode(self._status.read_bytes(), type=WorkerStatus)
-        except FileNotFoundError:
-            return WorkerStatus()
+        return read_status(self._status, WorkerStatus)
 
     def stop(self) -> None:
         """Let it finish its batch and stop."""
@@ -123,15 +121,8 @@ class WorkerProcess:
 
 
 def write_status(path: Path | None, counts: WorkerCounts) -> None:
-    """Say in the file, if one is named, what the worker has done so far; readers see all of it or the one before."""
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(
-        msgspec.json.encode(WorkerStatus(records=counts.records, dead_letters=sum(counts.dead_letters.values())))
-    )
-    draft.replace(path)
+    """Say in the file, if one is named, what the worker has done so far."""
+    replace_status(path, WorkerStatus(records=counts.records, dead_letters=sum(counts.dead_letters.values())))
 
 
 def _now_ms() -> int:

@@ -5,9 +5,11 @@ One deployment: a request is answered by one replica in one process. The only mo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from typing import Any
+import time
+from typing import Annotated, Any
 
 import msgspec
 from ray import serve
@@ -22,15 +24,21 @@ from serving.settings import Settings
 DEPLOYMENT = "scoring"
 MAX_ONGOING_REQUESTS = 64
 MAX_QUEUED_REQUESTS = 256
+WAIT_BETWEEN_LOADS_S = 0.5
 
 _PACKAGE = "serving"
 _LOG = logging.getLogger(__name__)
 
 
 class UserConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `user_config` says: model name → alias or version."""
+    """What `user_config` says: model name → alias or version.
+
+    wait_for_models_s: how long a server without any model waits for these to appear and fit, instead of failing at its
+    start. /readyz says that it waits.
+    """
 
     models: dict[str, str]
+    wait_for_models_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 class Scoring:
@@ -43,6 +51,7 @@ class Scoring:
             _LOG.warning(note)
         if not notes:
             _LOG.info("Ray Serve's fast path (HAProxy and throughput mode) is on")
+        self._waiting: asyncio.Task[None] | None = None
         self._server = build_server(Settings.from_environment(os.environ), notes)
 
     def __serve_build_asgi_app__(self) -> ScoringApp:
@@ -50,26 +59,45 @@ class Scoring:
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve the models that `user_config` names, without a restart."""
-        await apply_user_config(self._server.service, user_config)
+        self._waiting = await apply_user_config(self._server.service, user_config)
 
 
-async def apply_user_config(service: ScoringService, user_config: object) -> None:
-    """Load what `{"models": {name: alias or version}}` names. Raises ModelLoadError while nothing is served yet.
+async def wait_for_models(service: ScoringService, config: UserConfig) -> None:
+    """Load the models as soon as they can be loaded. Gives up, with the reason in the log, when the time is over."""
+    deadline = time.monotonic() + config.wait_for_models_s
+    while not service.cards():
+        try:
+            await service.load(config.models)
+        except ModelLoadError as error:
+            if time.monotonic() > deadline:
+                _LOG.error("no model to serve after %.0f s: %s", config.wait_for_models_s, error)
+                return
+            await asyncio.sleep(WAIT_BETWEEN_LOADS_S)
 
-    Later a config that cannot be served is refused and the old models stay: Ray would answer an exception with a new
-    replica, which could not start either. The refusal is in the log, and in the notes of /readyz.
+
+async def apply_user_config(service: ScoringService, user_config: object) -> asyncio.Task[None] | None:
+    """Load what `{"models": {name: alias or version}}` names, or give the task that waits for it.
+
+    Raises ModelLoadError while nothing is served yet. Later a config that cannot be served is refused and the old
+    models stay: Ray would answer an exception with a new replica, which could not start either. The refusal is in the
+    log, and in the notes of /readyz.
     """
     try:
-        await service.load(_aliases(user_config))
+        config = parse_user_config(user_config)
+        if config.wait_for_models_s and not service.cards():
+            return asyncio.create_task(wait_for_models(service, config))
+        await service.load(config.models)
     except Exception as error:  # whatever it is, an outage is the worse answer to a wrong config
         if not service.cards():
             raise
         _LOG.error("the new user_config is refused, the old models stay: %s", error)
+    return None
 
 
-def _aliases(user_config: object) -> dict[str, str]:
+def parse_user_config(user_config: object) -> UserConfig:
+    """The config that `{"models": {name: alias or version}}` says. Raises ModelLoadError for anything else."""
     try:
-        return msgspec.convert(user_config, UserConfig).models
+        return msgspec.convert(user_config, UserConfig)
     except msgspec.ValidationError as error:
         raise ModelLoadError(f"user_config must look like {{'models': {{name: alias}}}}: {error}") from error
 

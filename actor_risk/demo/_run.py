@@ -14,11 +14,13 @@ import pyarrow as pa
 import redis
 from feast import FeatureStore
 from rich.console import Console
+from rich.progress import Progress
 
+from actor_risk.backfill_process import BackfillProcess
 from actor_risk.cli._shared import now_ms, progress_bar
 from actor_risk.demo._scenarios import Burst, Scenario, real_clicks, simulated
 from actor_risk.errors import ActorRiskError
-from actor_risk.feast_repo import apply_repo, materialize
+from actor_risk.feast_repo import apply_repo
 from actor_risk.home import Home
 from actor_risk.publishing import publish_table
 from actor_risk.scoring_client import Answer, ask, show
@@ -31,8 +33,8 @@ from models import CHAMPION
 
 PORT = 8000
 CATCH_UP_TIMEOUT_S = 120.0
+WAIT_FOR_MODELS_S = 600.0
 KEYS_AT_ONCE = 1_000
-DAY_MS = 86_400_000
 
 
 def run_demo(home: Home, events: Path | None, once: bool, shown: Console) -> None:
@@ -51,27 +53,30 @@ def run_demo(home: Home, events: Path | None, once: bool, shown: Console) -> Non
 
 
 def _all_steps(home: Home, events: Path | None, shown: Console, running: ExitStack) -> tuple[Answer, str, Answer]:
-    home = _redis(home, shown, running)
+    _redis(home, shown, running)
     scenario = _events(home, events, shown)
-    store = _features(home, scenario, shown)
+    store = _features(home, shown)
+    # Both of these take a while on their own, so they run beside the training.
+    serving = _start_serving(home, scenario, running)
+    backfill = BackfillProcess(home, scenario.cut_ms)
+    running.callback(backfill.stop)
+    _models(home, store, scenario, backfill, shown)
     log = home.event_log()
     running.callback(log.close)
     worker = _worker(home, running)
-    _models(home, store, scenario, shown)
-    serving = _serving(home, scenario, shown, running)
+    _await_serving(serving, shown)
     published = _live_events(log, scenario, worker, shown)
     answer, question = _questions(serving.url, scenario.burst, log, worker, published, shown)
     return answer, serving.url, question
 
 
-def _redis(home: Home, shown: Console, running: ExitStack) -> Home:
+def _redis(home: Home, shown: Console, running: ExitStack) -> None:
     _step(shown, 1, "Redis")
     if home.given_redis_url is None:
         server = running.enter_context(home.valkey())
         shown.print(f"  embedded Valkey at {server.url}")
     else:
         shown.print("  the one that REDIS_URL names")
-    return home
 
 
 def _events(home: Home, events: Path | None, shown: Console) -> Scenario:
@@ -89,25 +94,14 @@ def _events(home: Home, events: Path | None, shown: Console) -> Scenario:
     return scenario
 
 
-def _features(home: Home, scenario: Scenario, shown: Console) -> FeatureStore:
+def _features(home: Home, shown: Console) -> FeatureStore:
     _step(shown, 3, "Features: definitions into the registry, history into Redis")
     home.registry.unlink(missing_ok=True)
     done = apply_repo(home.feature_repo, home.registry, home.environment())
     shown.print(f"  {done.views} views, feature services {' and '.join(done.services)}")
     store = home.feature_store()
     _forget_rows(home.redis_url(), store.project)
-    with progress_bar(shown) as progress:
-        task = progress.add_task("  backfill", total=None)
-        materialize(
-            store,
-            scenario.cut_ms - 30 * DAY_MS,
-            scenario.cut_ms,
-            None,
-            lambda name, done, total: progress.update(
-                task, description=f"  backfill {name}", completed=done, total=total
-            ),
-        )
-        progress.update(task, description="  backfill")
+    shown.print("  the backfill, and Ray's start, run beside the training")
     return store
 
 
@@ -118,7 +112,7 @@ def _worker(home: Home, running: ExitStack) -> WorkerProcess:
     return worker
 
 
-def _models(home: Home, store: FeatureStore, scenario: Scenario, shown: Console) -> None:
+def _models(home: Home, store: FeatureStore, scenario: Scenario, backfill: BackfillProcess, shown: Console) -> None:
     _step(shown, 4, "Models: point-in-time features, LightGBM, ONNX")
     told = []
     with progress_bar(shown) as progress:
@@ -135,9 +129,20 @@ def _models(home: Home, store: FeatureStore, scenario: Scenario, shown: Console)
                 lambda count, total, task=task: progress.update(task, completed=count, total=total),  # type: ignore[misc]
             )
             told.append(_quality(recipe.model, done))
+        _await_backfill(backfill, progress)
     shown.print("  on a later time span than they were trained on:")
     for line in told:
         shown.print(line)
+
+
+def _await_backfill(backfill: BackfillProcess, progress: Progress) -> None:
+    task = progress.add_task("  backfill", total=None)
+    while not backfill.has_ended():
+        status = backfill.status()
+        progress.update(task, completed=status.done, total=status.total or None)
+        time.sleep(0.1)
+    status = backfill.status()
+    progress.update(task, completed=status.done, total=status.total)
 
 
 def _quality(name: str, done: Published) -> str:
@@ -148,18 +153,24 @@ def _quality(name: str, done: Published) -> str:
     )
 
 
-def _serving(home: Home, scenario: Scenario, shown: Console, running: ExitStack) -> ServingProcess:
-    _step(shown, 5, "Serving: Ray Serve from ray_config.yaml")
+def _start_serving(home: Home, scenario: Scenario, running: ExitStack) -> ServingProcess:
+    """Start it before its models are there: it takes them as soon as they are."""
     port = choose_port(PORT)
     models = {recipe.model: CHAMPION for recipe in scenario.recipes}
-    serving = ServingProcess(home, write_config(home, Path("ray_config.yaml"), port, models), port)
+    shutil.rmtree(home.models, ignore_errors=True)
+    config = write_config(home, Path("ray_config.yaml"), port, models, WAIT_FOR_MODELS_S)
+    serving = ServingProcess(home, config, port)
     running.callback(serving.stop)
+    return serving
+
+
+def _await_serving(serving: ServingProcess, shown: Console) -> None:
+    _step(shown, 5, "Serving: Ray Serve from ray_config.yaml")
     with shown.status("  starting …"):
         serving.wait_until_ready()
     shown.print(f"  ready at {serving.url}")
     for note in serving.notes():
         shown.print(f"  [yellow]note:[/] {note}")
-    return serving
 
 
 def _live_events(log: EventLog, scenario: Scenario, worker: WorkerProcess, shown: Console) -> int:

@@ -12,7 +12,7 @@ import yaml
 from serving.app import DEPLOYMENT, MAX_ONGOING_REQUESTS, MAX_QUEUED_REQUESTS, app, apply_user_config
 from serving.edge import middlewares
 from serving.errors import ModelLoadError
-from tests.serving.fakes import CHAMPION, SERVICE, World
+from tests.serving.fakes import CHAMPION, SERVICE, World, build_world, publish_model
 
 CONFIG = Path(__file__).parents[2] / "ray_config.yaml"
 
@@ -51,6 +51,21 @@ def test_a_wrong_user_config_fails_a_new_replica_but_leaves_a_serving_one_as_it_
     assert world.service.cards() == before
     with pytest.raises(ModelLoadError):
         asyncio.run(apply_user_config(empty_world.service, wrong))
+
+
+def test_a_new_server_may_wait_for_its_models(tmp_path: Path) -> None:
+    empty_world = build_world(tmp_path)
+
+    async def scene() -> None:
+        config = {"models": CHAMPION, "wait_for_models_s": 60}
+        waiting = await apply_user_config(empty_world.service, config)
+        assert waiting is not None
+        assert not (await empty_world.service.readiness()).ready
+        publish_model(empty_world.store)
+        await asyncio.wait_for(waiting, 30)
+        assert (await empty_world.service.readiness()).ready
+
+    asyncio.run(scene())
 
 
 def test_the_config_file_is_about_the_deployment_that_the_application_has() -> None:

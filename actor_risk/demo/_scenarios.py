@@ -123,7 +123,7 @@ def real_clicks(path: Path, now_ms: int) -> Scenario:
                 [one["ip"]],
                 [one["device_id"]],
             ),
-            expected="the probability of an install falls: such a click is a weak sign of invalid traffic",
+            expected="the score is the probability of an install, not of fraud",
         ),
     )
 

@@ -8,6 +8,7 @@ Nothing here does I/O, reads a clock or knows Redis, Feast or Ray.
 
 from materialize.kernel._aggregations import FUNCTIONS, Aggregation
 from materialize.kernel._blocks import EventBlock, concat_blocks, empty_block, hash_value, hash_values
+from materialize.kernel._compiled import BAD_SHAPE, FOUND, NOT_FOUND, compile_program, merge_row
 from materialize.kernel._errors import KernelError, UnknownFunctionError, WindowError
 from materialize.kernel._partials import DISTINCT_EXACT_MAX, DISTINCT_RELATIVE_STD_ERROR, Sets
 from materialize.kernel._point_in_time import values_as_of
@@ -27,11 +28,14 @@ from materialize.kernel._views import AggregationSpec, HopLayout, ViewSpec
 from materialize.kernel._windows import Window, default_hop_ms
 
 __all__ = [
+    "BAD_SHAPE",
     "DISTINCT_EXACT_MAX",
     "DISTINCT_RELATIVE_STD_ERROR",
+    "FOUND",
     "FUNCTIONS",
     "HEAD_MAX",
     "KEEP_SLACK_MS",
+    "NOT_FOUND",
     "Aggregation",
     "AggregationSpec",
     "EventBlock",
@@ -46,6 +50,7 @@ __all__ = [
     "Window",
     "WindowError",
     "WindowValues",
+    "compile_program",
     "concat_blocks",
     "default_hop_ms",
     "empty_block",
@@ -53,6 +58,7 @@ __all__ = [
     "fold_events",
     "hash_value",
     "hash_values",
+    "merge_row",
     "read_windows",
     "replace_batch_side",
     "values_as_of",

@@ -1,24 +1,22 @@
 """Windowed values of many entities, each as of its own time, straight from the events: training sets and audits.
 
-The same folds as in the rows, over the events between a window's tail and the as-of time, without tiles in between.
+The events are folded into tiles once, as they are for a row; each query then merges whole tiles, and the single events
+of its newest hop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from materialize.kernel._blocks import EventBlock
-from materialize.kernel._partials import Floats, Ints
+from materialize.kernel._compiled import compile_program, hop_starts, merge_as_of, newest_of
+from materialize.kernel._partials import Floats, Hashes, Ints
 from materialize.kernel._rows import NO_TIME_MS
-from materialize.kernel._tiles import finalize, fold_segments, gather_ranges
+from materialize.kernel._tiles import fold_segments
 from materialize.kernel._views import HopLayout, ViewSpec
 from materialize.kernel._windows import Window
-
-GATHER_MAX = 1 << 20
-"""Events gathered at once (a query that covers more is taken alone): bounds the memory."""
 
 
 def values_as_of(
@@ -34,33 +32,57 @@ def values_as_of(
     newest = np.full(len(query_keys), NO_TIME_MS, dtype=np.int64)
     if not len(block) or not len(query_keys):
         return values, np.zeros(len(query_keys), dtype=bool), newest
+    query_times = np.array(query_times, dtype=np.int64)  # writable: a read-only array would be compiled for anew
     keys, block = _sorted_once(keys, block)
-    locate = _Locator(keys, block.times)
-    stops = locate.positions(query_keys, query_times, "right")
-    tails = np.min([_tails(layout.outputs[0][0], query_times) for layout in spec.windows], axis=0)
-    firsts = locate.positions(query_keys, tails, "left")
-    found = (query_keys >= 0) & (stops > firsts)
-    newest[found] = block.times[stops[found] - 1]
-    for layout in spec.windows:
-        starts = locate.positions(query_keys, _tails(layout.outputs[0][0], query_times), "left")
-        _fill(layout, block, starts, np.where(found, stops, starts), values)
+    begins = np.searchsorted(keys, np.arange(int(keys.max()) + 2)).astype(np.int64)
+    asked = np.where(query_keys < len(begins) - 1, query_keys, -1)
+    program = compile_program(spec)
+    events = (block.times, np.ascontiguousarray(block.values), np.ascontiguousarray(block.hashes))
+    for layout, at in zip(spec.hops, hop_starts(program), strict=True):
+        tiles = _EntityTiles(layout, keys, begins, block)
+        merge_as_of(
+            program,
+            at,
+            events,
+            (tiles.index, tiles.states),
+            tiles.set_hashes,
+            tiles.set_ends,
+            begins,
+            tiles.begins,
+            asked,
+            query_times,
+            values,
+        )
+    newest_of(block.times, begins, asked, query_times, newest)
+    found = newest >= np.min([_tails(window, query_times) for window in spec.distinct_windows], axis=0)
     values[~found] = np.nan
+    newest[~found] = NO_TIME_MS
     return values, found, newest
 
 
-class _Locator:
-    """Where an entity's events as of a time begin or end in events sorted by entity and time."""
+class _EntityTiles:
+    """The tiles of many entities for one hop, by entity and index.
 
-    def __init__(self, keys: Ints, times: Ints) -> None:
-        self._first_ms = int(times.min())
-        self._span = int(times.max()) - self._first_ms + 2
-        self._ranks = keys * self._span + (times - self._first_ms)
+    index: int64[m]. states: float64[m, width]. set_hashes: uint64[…], set_ends: int64[sets, m + 1], the sets of all
+    distinct columns one after the other. begins: int64[entities + 1], where each entity's tiles begin.
+    """
 
-    def positions(self, keys: Ints, times: Ints, side: Any) -> Ints:
-        within = np.clip(times - self._first_ms, -1, self._span - 2)
-        if side == "left":
-            within = np.clip(times - self._first_ms, 0, self._span - 1)
-        return np.searchsorted(self._ranks, keys * self._span + within, side=side).astype(np.int64)
+    def __init__(self, layout: HopLayout, keys: Ints, begins: Ints, block: EventBlock) -> None:
+        index = block.times // layout.hop_ms
+        fresh = np.concatenate(([True], (index[1:] != index[:-1]) | (keys[1:] != keys[:-1])))
+        starts = np.flatnonzero(fresh).astype(np.int64)
+        self.states, sets = fold_segments(layout, block, starts)
+        self.index = index[starts]
+        self.begins = np.searchsorted(starts, begins).astype(np.int64)
+        parts: list[Hashes] = []
+        self.set_ends = np.zeros((len(sets), len(starts) + 1), np.int64)
+        offset = 0
+        for place, one in enumerate(sets):
+            self.set_ends[place, 0] = offset
+            self.set_ends[place, 1:] = one.ends + offset
+            offset += len(one.hashes)
+            parts.append(one.hashes)
+        self.set_hashes = np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
 def _sorted_once(keys: Ints, block: EventBlock) -> tuple[Ints, EventBlock]:
@@ -74,32 +96,5 @@ def _sorted_once(keys: Ints, block: EventBlock) -> tuple[Ints, EventBlock]:
 
 
 def _tails(window: Window, times: Ints) -> Ints:
-    return (times - window.length_ms) // window.hop_ms * window.hop_ms
-
-
-def _fill(layout: HopLayout, block: EventBlock, starts: Ints, stops: Ints, values: Floats) -> None:
-    """Write one window's values for each query that covers the events from `starts` to `stops`."""
-    outputs = layout.outputs[0][1]
-    lengths = np.maximum(stops - starts, 0)
-    nothing = np.empty((len(starts), values.shape[1]))
-    identity = np.repeat(layout.identity[None, :], len(starts), axis=0)
-    finalize(outputs, identity, [np.zeros(len(starts))] * len(layout.distinct), into=nothing)
-    places = np.array([output.place for output in outputs])
-    values[:, places] = nothing[:, places]
-    covering = np.flatnonzero(lengths)
-    for part in _parts(covering, lengths[covering]):
-        segments = np.cumsum(lengths[part]) - lengths[part]
-        states, sets = fold_segments(layout, block, segments, gather_ranges(starts[part], lengths[part]))
-        some = np.empty((len(part), values.shape[1]))
-        finalize(outputs, states, [s.sizes() for s in sets], into=some)
-        values[np.ix_(part, places)] = some[:, places]
-
-
-def _parts(queries: Ints, lengths: Ints) -> Iterator[Ints]:
-    """The queries in parts that together gather at most GATHER_MAX events."""
-    begin = 0
-    while begin < len(queries):
-        covered = np.cumsum(lengths[begin : begin + GATHER_MAX])
-        count = max(int(np.searchsorted(covered, GATHER_MAX, side="right")), 1)
-        yield queries[begin : begin + count]
-        begin += count
+    tails: Ints = (times - window.length_ms) // window.hop_ms * window.hop_ms
+    return tails

@@ -57,16 +57,12 @@ def fold_tiles(layout: HopLayout, block: EventBlock) -> Tiles:
     return Tiles(index[starts], states, sets)
 
 
-def fold_segments(
-    layout: HopLayout, block: EventBlock, starts: Ints, index: Ints | slice = slice(None)
-) -> tuple[Floats, tuple[Sets, ...]]:
-    """One state, and one set for each distinct column, for each segment of the block's events at `index`."""
+def fold_segments(layout: HopLayout, block: EventBlock, starts: Ints) -> tuple[Floats, tuple[Sets, ...]]:
+    """One state, and one set for each distinct column, for each segment of the block."""
     states = np.empty((len(starts), layout.width))
-    times = block.times[index]
     for slot in layout.slots:
-        values = block.values[:, slot.position][index]
-        states[:, slot.first : slot.stop] = slot.partial.fold(values, times, starts)
-    return states, tuple(fold_sets(block.hashes[:, position][index], starts) for position in layout.distinct)
+        states[:, slot.first : slot.stop] = slot.partial.fold(block.values[:, slot.position], block.times, starts)
+    return states, tuple(fold_sets(block.hashes[:, position], starts) for position in layout.distinct)
 
 
 def merge_tiles(layout: HopLayout, parts: Sequence[Tiles]) -> Tiles:

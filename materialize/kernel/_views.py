@@ -121,12 +121,9 @@ class ViewSpec:
         )
 
     @cached_property
-    def windows(self) -> tuple[HopLayout, ...]:
-        """One layout for each window, with nothing in it that other windows need."""
-        windows = dict.fromkeys(spec.window for spec in self.aggregations)
-        return tuple(
-            self._layout([(p, s) for p, s in enumerate(self.aggregations) if s.window == window]) for window in windows
-        )
+    def distinct_windows(self) -> tuple[Window, ...]:
+        """Every window that some feature has, once."""
+        return tuple(dict.fromkeys(spec.window for spec in self.aggregations))
 
     @cached_property
     def reach_ms(self) -> int:

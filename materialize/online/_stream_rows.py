@@ -27,6 +27,9 @@ from materialize.online._header import HEADER_SIZE, STREAM_ROW, Header, seal, un
 _APPLIED = struct.Struct("<IIq")
 _COUNT = struct.Struct("<II")
 
+APPLIED_SIZE = _APPLIED.size
+"""Bytes that one partition's applied offset takes, between the header and the head."""
+
 
 @dataclass(frozen=True)
 class StreamRow:

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from materialize.definitions import BatchView, StreamView, View
-from materialize.kernel import KEEP_SLACK_MS, EventBlock, empty_block
+from materialize.kernel import BAD_SHAPE, FOUND, KEEP_SLACK_MS, EventBlock, compile_program, empty_block, merge_row
 from materialize.online._batch_rows import FieldValue, decode_batch_row
 from materialize.online._errors import RowRefusedError
-from materialize.online._header import STREAM_ROW, Header, unseal
-from materialize.online._merge import BAD_SHAPE, FOUND, compile_program, merge_row
+from materialize.online._header import HEADER_SIZE, STREAM_ROW, Header, unseal
+from materialize.online._stream_rows import APPLIED_SIZE
 
 NO_AGE = -1
 INTEGERS = ("INT64", "INT32")
@@ -116,8 +116,8 @@ class _StreamReader:
         there = header is not None and data is not None
         outcome, newest_ms = merge_row(
             np.frombuffer(data, np.uint8) if there else _NO_ROW,  # type: ignore[arg-type]
+            HEADER_SIZE + APPLIED_SIZE * header.partitions if header is not None else 0,
             header.items if header is not None else 0,
-            header.partitions if header is not None else 0,
             header.tiles_newest_ms if header is not None else 0,
             self._program,
             as_of_ms,

@@ -1,8 +1,11 @@
-"""Windows merged on a row's stored bytes, compiled: the hot form of decoding a row and `kernel.read_windows`.
+"""The compiled core: windows merged on a row's stored bytes, and values of many entities as of their own times.
 
-One pass for each hop, from the newest tile back to the oldest that its longest window covers; windows of one hop are
-nested, so each takes over where the shorter one ended. `read_windows` on the decoded row is the plain form, and the
-oracle in the tests.
+Both go back from the as-of time: first the single events of the newest hop, then whole tiles, one pass for each hop.
+Windows of one hop are nested, so each takes over where the shorter one ended. The plain forms are `read_windows` and
+the tests' oracle.
+
+Everything compiled is in this one file, longer than others for it: numba keeps compiled code by the file of a function,
+and would go on using an old copy of a function that is called from another file.
 """
 
 from __future__ import annotations
@@ -12,12 +15,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from materialize.kernel import HopLayout, ViewSpec
 from materialize.kernel._partials import DISTINCT_KEEP
-from materialize.online._header import HEADER_SIZE
+from materialize.kernel._views import HopLayout, ViewSpec
 
 Program = np.ndarray[Any, np.dtype[np.int64]]
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 NOT_FOUND = 0
 FOUND = 1
@@ -52,6 +53,15 @@ def compile_program(spec: ViewSpec) -> Program:
     for layout in spec.hops:
         program += _hop(layout)
     return np.array(program, dtype=np.int64)
+
+
+def hop_starts(program: Program) -> list[int]:
+    """Where each hop's part of a program begins."""
+    starts, at = [], 3
+    for _ in range(int(program[0])):
+        starts.append(at)
+        at = int(_after_hop(program, at + 5 + 3 * program[at + 2] + program[at + 3], program[at + 4]))
+    return starts
 
 
 def _hop(layout: HopLayout) -> list[int]:
@@ -197,7 +207,7 @@ def _finalize(function, state, a, b, table, size, which):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _find_sections(data, head_count, partitions, program, sections):  # type: ignore[no-untyped-def]
+def _find_sections(data, offset, head_count, program, sections):  # type: ignore[no-untyped-def]
     """Where everything is: head's times, ids, values, hashes; for each hop its tiles' count, index, states, sets.
 
     Written to `sections`, int64[4 + 4 × hops]. False when the sections are not exactly the row.
@@ -206,7 +216,6 @@ def _find_sections(data, head_count, partitions, program, sections):  # type: ig
     sections[:] = 0
     if size == 0:
         return True
-    offset = HEADER_SIZE + 16 * partitions
     sections[0] = offset
     sections[1] = offset + 8 * head_count
     sections[2] = offset + 16 * head_count
@@ -335,16 +344,17 @@ def _counting(extra_times, extra_ids, ids, as_of):  # type: ignore[no-untyped-de
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def merge_row(  # type: ignore[no-untyped-def]
-    data, head_count, partitions, tiles_newest, program, as_of, extra_times, extra_ids, extra_values, extra_hashes, out
+    data, offset, head_count, tiles_newest, program, as_of, extra_times, extra_ids, extra_values, extra_hashes, out
 ):
     """Write the view's values as of `as_of` (ms) to `out`, float64[aggregations], NaN for null.
 
-    data: the row, uint8[size], whose header (head_count, partitions, tiles_newest) has been checked; an empty array for
-    no row. extra_*: events to count in unless the head has them, as in an EventBlock.
+    data: uint8[size], with the head's arrays and the tiles from `offset` to the end, as `materialize.online` lays them
+    out; an empty array for no row. head_count, tiles_newest: events in the head, newest event time in the tiles (ms).
+    extra_*: events to count in unless the head has them, as in an EventBlock.
     Returns NOT_FOUND, FOUND or BAD_SHAPE, and the newest event time included.
     """
     sections = np.empty(4 + 4 * program[0], np.int64)
-    if not _find_sections(data, head_count, partitions, program, sections):
+    if not _find_sections(data, offset, head_count, program, sections):
         return BAD_SHAPE, _NO_TIME_MS
     n = head_count if len(data) else 0
     columns, distinct = program[1], program[2]
@@ -374,3 +384,81 @@ def merge_row(  # type: ignore[no-untyped-def]
     if outcome == NOT_FOUND:
         out[:] = np.nan
     return outcome, newest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _upper(times, begin, stop, limit):  # type: ignore[no-untyped-def]
+    """The position after the last of times[begin:stop], which go up, that is not above `limit`."""
+    while begin < stop:
+        middle = (begin + stop) // 2
+        if times[middle] <= limit:
+            begin = middle + 1
+        else:
+            stop = middle
+    return begin
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def merge_as_of(  # type: ignore[no-untyped-def]
+    program, at, events, tiles, set_hashes, set_ends, event_begins, tile_begins, query_keys, query_times, out
+):
+    """Write the values of one hop's windows for each query to `out`, float64[queries, aggregations].
+
+    program, at: the view's program, and where the hop's part of it begins. events: times, values, hashes, by entity and
+    time. tiles: index, states, by entity and index. set_hashes, set_ends: the tiles' sets, of all distinct columns one
+    after the other; set_ends[s, t] is where tile t ends in column s. event_begins, tile_begins: int64[entities + 1].
+    query_keys: entities, −1 for none.
+    """
+    times, values, hashes = events
+    index, states = tiles
+    hop, width, slots, sets, windows = program[at], program[at + 1], program[at + 2], program[at + 3], program[at + 4]
+    slots_at, sets_at, windows_at = at + 5, at + 5 + 3 * slots, at + 5 + 3 * slots + sets
+    state = np.empty(width, np.float64)
+    table = np.zeros((sets, _TABLE_SIZE), np.uint64)
+    sizes = np.zeros(sets, np.int64)
+    limits = np.empty(sets, np.uint64)
+    for q in range(len(query_keys)):
+        key, as_of = query_keys[q], query_times[q]
+        if key < 0:
+            continue
+        _reset(program, slots_at, slots, state)
+        for s in range(sets):
+            if sizes[s]:
+                table[s, :] = 0
+            sizes[s] = 0
+            limits[s] = np.uint64(0xFFFFFFFFFFFFFFFF)
+        event = _upper(times, event_begins[key], event_begins[key + 1], as_of)
+        while event > event_begins[key] and times[event - 1] >= as_of // hop * hop:
+            event -= 1
+            _fold_event(program, slots_at, slots, state, values, event, times[event])
+            _fold_hashes(program, sets_at, sets, hashes, event, table, sizes, limits)
+        tile = _upper(index, tile_begins[key], tile_begins[key + 1], as_of // hop - 1)
+        i = windows_at
+        for _ in range(windows):
+            tail = (as_of - program[i]) // hop
+            while tile > tile_begins[key] and index[tile - 1] >= tail:
+                tile -= 1
+                _fold_tile(program, slots_at, slots, state, states, tile)
+                for s in range(sets):
+                    for h in range(set_ends[s, tile], set_ends[s, tile + 1]):
+                        if not _add_hash(table, sizes, limits, s, set_hashes[h]):
+                            break
+            outputs = program[i + 1]
+            for o in range(i + 2, i + 2 + 5 * outputs, 5):
+                which = program[o + 4]
+                size = sizes[which] if sets else 0
+                out[q, program[o]] = _finalize(
+                    program[o + 1], state, program[o + 2], program[o + 3], table, size, which
+                )
+            i += 2 + 5 * outputs
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def newest_of(times, event_begins, query_keys, query_times, out):  # type: ignore[no-untyped-def]
+    """Write each queried entity's newest event time up to the query's to `out`, int64[queries]; leave it for none."""
+    for q in range(len(query_keys)):
+        key = query_keys[q]
+        if key >= 0:
+            event = _upper(times, event_begins[key], event_begins[key + 1], query_times[q])
+            if event > event_begins[key]:
+                out[q] = times[event - 1]

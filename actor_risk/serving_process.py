@@ -84,7 +84,9 @@ def write_config(
 
 
 def choose_port(wanted: int) -> int:
-    """`wanted` if it is free, else another port."""
+    """`wanted` if it is free, else another port; 0 asks for any."""
+    if wanted == 0:
+        return free_port()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

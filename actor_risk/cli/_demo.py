@@ -18,7 +18,8 @@ from actor_risk.cli._shared import home
     help="Real ad clicks (Parquet) instead of simulated events; their label is an install, not fraud.",
 )
 @click.option("--once", is_flag=True, help="End after the second answer, which is printed as JSON on the last line.")
-def demo(events: Path | None, once: bool) -> None:
+@click.option("--port", type=int, default=8000, show_default=True, help="Another one is taken if it is in use; 0: any.")
+def demo(events: Path | None, once: bool, port: int) -> None:
     """Run the whole job on this machine and stay up until Ctrl-C.
 
     Simulates events, applies feature_repo/, backfills Redis, trains two models, starts Ray Serve and the stream worker,
@@ -27,4 +28,4 @@ def demo(events: Path | None, once: bool) -> None:
     """
     from actor_risk.demo import run_demo
 
-    run_demo(home(), events, once, Console(highlight=False, file=sys.stderr if once else sys.stdout))
+    run_demo(home(), events, once, port, Console(highlight=False, file=sys.stderr if once else sys.stdout))

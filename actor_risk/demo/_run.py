@@ -31,20 +31,19 @@ from actor_risk.worker_process import WorkerProcess
 from materialize.stream import EventLog
 from models import CHAMPION
 
-PORT = 8000
 CATCH_UP_TIMEOUT_S = 120.0
 WAIT_FOR_MODELS_S = 600.0
 KEYS_AT_ONCE = 1_000
 
 
-def run_demo(home: Home, events: Path | None, once: bool, shown: Console) -> None:
+def run_demo(home: Home, events: Path | None, once: bool, port: int, shown: Console) -> None:
     """Run the demo; without `once` it stays up until it is interrupted. What it started is stopped in any case.
 
     Raises ActorRiskError and the packages' own errors, whose messages say what to do.
     """
     began = time.monotonic()
     with ExitStack() as running:
-        answer, url, question = _all_steps(home, events, shown, running)
+        answer, url, question = _all_steps(home, events, port, shown, running)
         shown.print(f"\n[dim]the whole demo took {time.monotonic() - began:.0f} s[/]")
         if once:
             print(json.dumps(answer))  # noqa: T201 - the last line is for a program
@@ -52,12 +51,14 @@ def run_demo(home: Home, events: Path | None, once: bool, shown: Console) -> Non
         _stay_up(shown, url, question)
 
 
-def _all_steps(home: Home, events: Path | None, shown: Console, running: ExitStack) -> tuple[Answer, str, Answer]:
+def _all_steps(
+    home: Home, events: Path | None, port: int, shown: Console, running: ExitStack
+) -> tuple[Answer, str, Answer]:
     _redis(home, shown, running)
     scenario = _events(home, events, shown)
     store = _features(home, shown)
     # Both of these take a while on their own, so they run beside the training.
-    serving = _start_serving(home, scenario, running)
+    serving = _start_serving(home, scenario, port, running)
     backfill = BackfillProcess(home, scenario.cut_ms)
     running.callback(backfill.stop)
     _models(home, store, scenario, backfill, shown)
@@ -153,9 +154,9 @@ def _quality(name: str, done: Published) -> str:
     )
 
 
-def _start_serving(home: Home, scenario: Scenario, running: ExitStack) -> ServingProcess:
+def _start_serving(home: Home, scenario: Scenario, port: int, running: ExitStack) -> ServingProcess:
     """Start it before its models are there: it takes them as soon as they are."""
-    port = choose_port(PORT)
+    port = choose_port(port)
     models = {recipe.model: CHAMPION for recipe in scenario.recipes}
     shutil.rmtree(home.models, ignore_errors=True)
     config = write_config(home, Path("ray_config.yaml"), port, models, WAIT_FOR_MODELS_S)

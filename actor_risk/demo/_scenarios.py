@@ -72,7 +72,7 @@ def simulated(now_ms: int) -> Scenario:
         live=live,
         cut_ms=now_ms // HOUR_MS * HOUR_MS,
         recipes=tuple(RECIPES.values()),
-        settings=TrainSettings(seed=SEED),
+        settings=TrainSettings(seed=SEED, threads=1),  # the other core is busy: OpenMP threads would wait for it
         rows_max=20_000,
         burst=Burst(
             about=f"a click farm clicks {BURST_CLICKS} times in {BURST_MS // 60_000} minutes on {one['creator_id']}",
@@ -107,7 +107,7 @@ def real_clicks(path: Path, now_ms: int) -> Scenario:
         live=live,
         cut_ms=now_ms // HOUR_MS * HOUR_MS,
         recipes=(CONVERSION,),
-        settings=TrainSettings(seed=SEED, trees=60, leaves=7, depth=3, leaf_rows_min=200),
+        settings=TrainSettings(seed=SEED, trees=60, leaves=7, depth=3, leaf_rows_min=200, threads=1),
         rows_max=100_000,
         burst=Burst(
             about=f"{BURST_CLICKS} clicks within {BURST_MS // 60_000} minutes from one IP, {one['ip']}",

@@ -1,0 +1,196 @@
+"""The whole job, as a person runs it: two demos in one folder, the first of which is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actor_risk.home import Home
+from actor_risk.local import wait_until
+from actor_risk.local.processes import log_tail
+from materialize.events import TOPICS
+
+READY_S = 300.0
+ACTORS = 25
+
+
+@dataclass
+class RunningDemo:
+    """A demo that has reached its last step and stays up."""
+
+    process: subprocess.Popen[bytes]
+    home: Home
+    url: str
+
+    def ask(self, path: str, body: Any) -> tuple[int, Any]:
+        """Status and decoded body of a POST."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = Request(self.url + path, data, {"content-type": "application/json"})
+        try:
+            with urlopen(request, timeout=20) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as error:
+            return error.code, json.loads(error.read())
+
+
+def demo_environment(root: Path) -> dict[str, str]:
+    """As on a fresh machine, but for the home."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")}
+    return {**kept, "ACTOR_RISK_HOME": str(root), "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RunningDemo]:
+    """A demo on simulated events. Whoever kills it need not stop it."""
+    root = tmp_path_factory.mktemp("home")
+    output = root / "demo.out"
+    command = [sys.executable, "-m", "actor_risk.cli", "demo", "--port", "0"]
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, env=demo_environment(root), cwd=request.config.rootpath
+        )
+    try:
+        wait_until(lambda: "Ctrl-C stops" in output.read_text() or process.poll() is not None, READY_S, "demo is up")
+        assert process.poll() is None, log_tail(output)
+        url = re.search(r"^(http://127\.0\.0\.1:\d+) ", output.read_text(), re.MULTILINE)
+        assert url is not None, log_tail(output)
+        home = Home.from_environment(demo_environment(root))
+        yield RunningDemo(process, home, url.group(1))
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def labelled(home: Home, name: str) -> pd.DataFrame:
+    """Actors that the labels name, and one that nobody has heard of."""
+    labels = pq.read_table(home.data / "labels" / f"{name}.parquet").to_pandas()
+    rows = labels.sample(ACTORS, random_state=3)
+    unknown = rows.iloc[:1].assign(
+        **{column: "nobody" for column in ("advertiser_id", "creator_id", "ip", "device_id") if column in rows}
+    )
+    return pd.concat([rows, unknown], ignore_index=True)
+
+
+def write_live_events_as_history(home: Home) -> None:
+    """What came through the log since the full hour, beside the history, so that offline values can be computed."""
+    log = home.event_log()
+    for topic, struct in TOPICS.items():
+        events = [msgspec.json.decode(record.value, type=struct) for record in log.tail(topic, 1_000_000)]
+        rows = [{**msgspec.structs.asdict(event), "created": event.event_time} for event in events]
+        schema = pq.read_schema(home.data / topic / "part-0000.parquet")
+        columns = {name: [row[name] for row in rows] for name in schema.names}
+        pq.write_table(pa.table(columns, schema=schema), home.data / topic / "part-live.parquet")
+    log.close()
+
+
+@pytest.mark.timeout(600)
+def test_http_feast_and_offline_give_equal_values_for_every_feature_of_both_services(demo: RunningDemo) -> None:
+    write_live_events_as_history(demo.home)
+    store = demo.home.feature_store()
+    online = store._get_provider().online_store
+    for service, keys, extras in (
+        ("ad_click_risk", ("ip", "device_id", "creator_id", "advertiser_id"), ("amount_usd", "ms_since_impression")),
+        ("advertiser_risk", ("advertiser_id", "ip", "device_id"), ()),
+    ):
+        definition = store.get_feature_service(service)
+        actors = labelled(demo.home, service)
+        answers, feast_rows = [], []
+        for actor in actors.itertuples():
+            entities = {key: getattr(actor, key) for key in keys}
+            given = {name: float(getattr(actor, name)) for name in extras}
+            status, answer = demo.ask(
+                "/v1/score", {"model": service, "entities": entities, "request": given, "explain": "full"}
+            )
+            assert status == 200, answer
+            explained = sum(reading["attribution"] for reading in answer["features"])
+            assert answer["base_value"] + explained == pytest.approx(answer["margin"], rel=1e-6, abs=1e-6)
+            online.now_ms = lambda as_of_ms=answer["as_of_ms"]: as_of_ms
+            feast_rows.append(store.get_online_features(definition, [{**entities, **given}]).to_df().iloc[0])
+            answers.append(answer)
+        names = [reading["feature"].split(":")[1] for reading in answers[0]["features"]]
+        served = np.array([[r["value"] for r in answer["features"]] for answer in answers], dtype=np.float64)
+        times = pd.to_datetime([answer["as_of_ms"] for answer in answers], unit="ms", utc=True)
+        frame = actors.drop(columns=["label", "event_time"]).assign(event_timestamp=times)
+        offline = store.get_historical_features(frame, definition).to_df()
+        for where, values in (("Feast", pd.DataFrame(feast_rows)), ("offline", offline)):
+            found = values[names].to_numpy(dtype=np.float64, na_value=np.nan)
+            np.testing.assert_allclose(served, found, rtol=1e-9, atol=1e-9, err_msg=f"{service}: {where}")
+        assert np.isnan(served[-1]).sum() > len(names) / 2, "the unknown actor has values"
+        assert not answers[-1]["actor_known"]
+        assert np.isfinite(served[:-1]).mean() > 0.6
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        (b"{", 400, None),
+        ({"model": "nope", "entities": {}}, 404, "model"),
+        ({"model": "ad_click_risk", "entities": {"ip": "a"}}, 422, "entities."),
+        ({"model": "ad_click_risk", "entities": {"ip": 7, "device_id": "d"}}, 422, "entities."),
+        ({"model": "ad_click_risk", "entities": [], "explain": "top"}, 422, "entities"),
+    ],
+)
+def test_bad_input_is_answered_with_a_problem_that_names_the_field(
+    demo: RunningDemo, body: Any, status: int, field: str | None
+) -> None:
+    answered, problem = demo.ask("/v1/score", body)
+    assert answered == status, problem
+    assert problem["status"] == status
+    assert field is None or str(problem["field"]).startswith(field)
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_demo_leaves_nothing_running_and_the_next_one_in_its_folder_works(
+    demo: RunningDemo, request: pytest.FixtureRequest
+) -> None:
+    valkey = demo.home.valkey().running()
+    assert valkey is not None
+    demo.process.kill()
+    demo.process.wait(30)
+    wait_until(lambda: not is_up(demo.url), 60, "the killed demo's server is gone")
+    wait_until(lambda: demo.home.valkey().running() is None, 60, "the killed demo's Valkey is gone")
+    done = subprocess.run(
+        [sys.executable, "-m", "actor_risk.cli", "demo", "--once", "--port", "0"],
+        env=demo_environment(demo.home.root),
+        cwd=request.config.rootpath,
+        capture_output=True,
+        text=True,
+        timeout=READY_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer = json.loads(done.stdout.splitlines()[-1])
+    shown = re.search(r"went from ([\d.]+) to ([\d.]+)", done.stderr)
+    assert shown is not None, done.stderr[-3000:]
+    assert answer["score"] > float(shown.group(1)) + 0.2
+    assert answer["reasons"]
+    areas = [float(area) for area in re.findall(r"ROC AUC ([\d.]+)", done.stderr)]
+    assert len(areas) == 2
+    assert all(0.85 <= area <= 0.99 for area in areas)
+
+
+def is_up(url: str) -> bool:
+    """Whether anybody answers there."""
+    try:
+        with urlopen(f"{url}/healthz", timeout=2):
+            return True
+    except OSError:
+        return False

@@ -20,9 +20,10 @@ import yaml
 from actor_risk.errors import ActorRiskError
 from actor_risk.home import Home
 from actor_risk.local import free_port, start_child, wait_until
-from actor_risk.local.processes import log_tail
+from actor_risk.local.processes import log_tail, stop_by_marker
 
 READY_TIMEOUT_S = 120.0
+SCRATCH_PREFIX = "actor-risk-"
 
 
 def fast_environment(scratch: Path) -> dict[str, str]:
@@ -103,7 +104,10 @@ class ServingProcess:
         self._log = home.logs / "serve.log"
         self._log.unlink(missing_ok=True)
         self.url = f"http://127.0.0.1:{port}"
-        self._scratch = Path(tempfile.mkdtemp(prefix="actor-risk-"))  # short: a socket's path has 107 characters
+        self._record = home.root / "serving.scratch"
+        self._sweep()
+        self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))  # short: a socket's path has 107 characters
+        self._record.write_text(str(self._scratch))
         command = [sys.executable, "-m", "ray.serve.scripts", "run", str(config)]
         self._child = start_child(command, self._log, env=child_environment(home, self._scratch))
 
@@ -128,7 +132,15 @@ class ServingProcess:
     def stop(self, grace_s: float = 3.0) -> None:
         """Stop it. After `grace_s` it is ended at once, and all of its Ray with it: nobody local is left waiting."""
         stop_child(self._child, grace_s)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """End what a killed run has left: Ray's processes die with their parent, but an HAProxy does not."""
+        scratch = Path(self._record.read_text()) if self._record.exists() else Path()
+        if scratch.name.startswith(SCRATCH_PREFIX):  # a torn record names nothing
+            stop_by_marker(str(scratch))
+            shutil.rmtree(scratch, ignore_errors=True)
+        self._record.unlink(missing_ok=True)
 
 
 def stop_child(child: subprocess.Popen[bytes], grace_s: float) -> None:

@@ -30,10 +30,10 @@ PINNED = {
         columns_from_events columns_from_table decode_event event_time_ms json_schema partition_key
     """,
     "materialize.kernel": """
-        DISTINCT_EXACT_MAX DISTINCT_RELATIVE_STD_ERROR FUNCTIONS HEAD_MAX KEEP_SLACK_MS Aggregation AggregationSpec
-        EventBlock FoldCounts HopLayout KernelError Row Sets Tiles UnknownFunctionError ViewSpec Window WindowError
-        WindowValues concat_blocks default_hop_ms empty_block empty_row fold_events hash_value hash_values
-        read_windows replace_batch_side values_as_of
+        BAD_SHAPE DISTINCT_EXACT_MAX DISTINCT_RELATIVE_STD_ERROR FOUND FUNCTIONS HEAD_MAX KEEP_SLACK_MS NOT_FOUND
+        Aggregation AggregationSpec EventBlock FoldCounts HopLayout KernelError Row Sets Tiles UnknownFunctionError
+        ViewSpec Window WindowError WindowValues compile_program concat_blocks default_hop_ms empty_block empty_row
+        fold_events hash_value hash_values merge_row read_windows replace_batch_side values_as_of
     """,
     "materialize.offline": """
         ARROW_TYPES HistoryError ViewColumns entity_codes read_history values_as_declared values_of_view

@@ -127,6 +127,25 @@ def stop_by_pid(pid: int, marker: str, *, grace_s: float = 10.0) -> None:
     raise LocalRuntimeError(f"process {pid} did not end after SIGKILL: end it by hand and start again")
 
 
+def stop_by_marker(marker: str) -> None:
+    """End every process with `marker`, the absolute path of a folder that is ours alone, in its command line.
+
+    Raises ValueError for anything that could be in other command lines too.
+    """
+    if not Path(marker).is_absolute() or len(Path(marker).parts) < 3:
+        raise ValueError(f"{marker!r} is no path of a folder of ours: it would end other processes")
+    for pid in _pids():
+        if pid != os.getpid() and is_ours(pid, marker):
+            stop_by_pid(pid, marker, grace_s=2.0)
+
+
+def _pids() -> list[int]:
+    if sys.platform == "linux":
+        return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    shown = subprocess.run(["ps", "-axo", "pid="], capture_output=True, text=True, check=False)
+    return [int(line) for line in shown.stdout.split()]
+
+
 def log_tail(log_path: Path) -> str:
     """The last lines of a child's log, for an error message."""
     if not log_path.exists():

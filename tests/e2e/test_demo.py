@@ -24,7 +24,7 @@ import pytest
 
 from actor_risk.home import Home
 from actor_risk.local import wait_until
-from actor_risk.local.processes import log_tail
+from actor_risk.local.processes import command_line, log_tail
 from materialize.events import TOPICS
 
 READY_S = 300.0
@@ -163,6 +163,7 @@ def test_a_killed_demo_leaves_nothing_running_and_the_next_one_in_its_folder_wor
 ) -> None:
     valkey = demo.home.valkey().running()
     assert valkey is not None
+    marks = [str(demo.home.root), (demo.home.root / "serving.scratch").read_text()]
     demo.process.kill()
     demo.process.wait(30)
     wait_until(lambda: not is_up(demo.url), 60, "the killed demo's server is gone")
@@ -185,6 +186,13 @@ def test_a_killed_demo_leaves_nothing_running_and_the_next_one_in_its_folder_wor
     areas = [float(area) for area in re.findall(r"ROC AUC ([\d.]+)", done.stderr)]
     assert len(areas) == 2
     assert all(0.85 <= area <= 0.99 for area in areas)
+    assert not [pid for pid in all_pids() if any(mark in command_line(pid) for mark in marks)], "something still runs"
+
+
+def all_pids() -> list[int]:
+    """The processes of this machine."""
+    shown = subprocess.run(["ps", "-axo", "pid="], capture_output=True, text=True, check=True)
+    return [int(line) for line in shown.stdout.split()]
 
 
 def is_up(url: str) -> bool:

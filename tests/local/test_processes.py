@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from actor_risk.local import DeadlineError, MissingToolError, free_port, start_child, stop_by_pid, wait_until
-from actor_risk.local.processes import command_line, is_alive, is_listening, log_tail
+from actor_risk.local.processes import command_line, is_alive, is_listening, log_tail, stop_by_marker
 
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
@@ -89,3 +89,18 @@ def test_a_process_that_has_ended_is_not_alive_even_before_it_is_waited_for(slee
     assert is_alive(sleeper.pid)
     os.kill(sleeper.pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(sleeper.pid), 20, "the process has ended")
+
+
+@pytest.mark.parametrize("marker", ["", "/", "tmp", "/tmp"])
+def test_processes_are_never_ended_by_a_marker_that_others_may_have_too(marker: str) -> None:
+    with pytest.raises(ValueError, match="would end other processes"):
+        stop_by_marker(marker)
+
+
+def test_processes_are_ended_by_the_path_of_our_folder_in_their_command_line(tmp_path: Path) -> None:
+    script = tmp_path / "wait.py"
+    script.write_text("import time; time.sleep(600)")
+    with subprocess.Popen([sys.executable, str(script)]) as child:
+        wait_until(lambda: str(script) in command_line(child.pid), 10, "the child runs its script")
+        stop_by_marker(str(tmp_path))
+        assert child.wait(10) != 0

@@ -23,7 +23,9 @@ from actor_risk.local import free_port, start_child, wait_until
 from actor_risk.local.processes import log_tail, stop_by_marker
 
 READY_TIMEOUT_S = 120.0
-SCRATCH_PREFIX = "actor-risk-"
+SCRATCH_PREFIX = "ar-"
+SHORT_TEMP = "/tmp" if sys.platform == "linux" else None
+"""Not TMPDIR, which may be long: Ray adds a folder of 56 characters, and HAProxy takes socket paths of 97 at most."""
 
 
 def fast_environment(scratch: Path) -> dict[str, str]:
@@ -106,7 +108,7 @@ class ServingProcess:
         self.url = f"http://127.0.0.1:{port}"
         self._record = home.root / "serving.scratch"
         self._sweep()
-        self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))  # short: a socket's path has 107 characters
+        self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=SHORT_TEMP))
         self._record.write_text(str(self._scratch))
         command = [sys.executable, "-m", "ray.serve.scripts", "run", str(config)]
         self._child = start_child(command, self._log, env=child_environment(home, self._scratch))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pyarrow as pa
 
 from actor_risk.simulate import json_lines
+from materialize.events import TOPICS, partition_key
 from materialize.stream import EventLog
-
-KEY_COLUMNS = {"ad_events": "ip", "account_events": "actor_id"}
-"""The column whose value is an event's partition key: as `materialize.events.partition_key` has it."""
 
 FLUSH_EVERY = 2_000
 FLUSH_TIMEOUT_MS = 30_000
@@ -21,12 +20,12 @@ def publish_table(log: EventLog, topic: str, table: pa.Table, progress: Callable
 
     Raises ProduceError when some are not acknowledged.
     """
-    keys = table.column(KEY_COLUMNS[topic]).to_pylist()
+    decoder = msgspec.json.Decoder(TOPICS[topic])
     producer = log.producer()
     sent = 0
     try:
-        for key, line in zip(keys, json_lines(table, topic), strict=True):
-            producer.send(topic, key.encode(), line)
+        for line in json_lines(table, topic):
+            producer.send(topic, partition_key(decoder.decode(line)), line)
             sent += 1
             if sent % FLUSH_EVERY == 0:
                 producer.flush(FLUSH_TIMEOUT_MS)

@@ -54,10 +54,7 @@ def run_worker(
     client = redis.Redis.from_url(home.redis_url(), socket_timeout=5)
     worker = StreamWorker(store.project, views, consumer, RowWriter(client), dead_letters, _now_ms)
     try:
-        while not consumer.assignment() and not stop.is_set():
-            worker.run_once()
-        on_ready(worker.counts)
-        worker.run(stop, on_batch)
+        worker.run(stop, on_batch, on_ready)
     finally:
         consumer.close()
         dead_letters.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("demo",)
+NAMES = ("demo", "features", "kernel")
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from importlib import resources
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from serving.clock import Clock, Stopwatch
 from serving.decision import Health, ModelList, Readiness
 from serving.errors import MethodNotAllowedError, UnknownPathError
+from serving.feast_api import NOT_HERE, FeastApi
 from serving.http import (
     HTML,
     NO_CONTENT,
@@ -35,6 +37,7 @@ from serving.telemetry import Telemetry
 _LOG = logging.getLogger(__name__)
 
 SCORE_PATH = "/v1/score"
+FEATURES_PATH = "/get-online-features"
 OTHER_ROUTE = "other"
 CLIENT_GONE = 499
 INTERNAL_ERROR = 500
@@ -62,8 +65,10 @@ class ScoringApp:
         body_bytes_max: int,
         notes: Sequence[str] = (),
         shut_down: Callable[[], Awaitable[None]],
+        feast: FeastApi | None = None,
     ) -> None:
-        """`notes` are shown by /readyz beside the service's own; `shut_down` runs when the server stops."""
+        """`notes` are shown by /readyz beside the service's own; `shut_down` runs when the server stops. With `feast`
+        Feast's clients are answered too."""
         self._service = service
         self._clock = clock
         self._body_bytes_max = body_bytes_max
@@ -71,7 +76,7 @@ class ScoringApp:
         self._shut_down = shut_down
         self._telemetry = Telemetry()
         self._encoder = msgspec.json.Encoder()
-        self._openapi = self._encoder.encode(openapi_document())
+        self._openapi = self._encoder.encode(openapi_document(with_feast=feast is not None))
         self._docs = resources.files("serving").joinpath("docs.html").read_bytes()
         self._routes: dict[str, dict[str, Handler]] = {
             SCORE_PATH: {"POST": self._score},
@@ -82,6 +87,11 @@ class ScoringApp:
             "/openapi.json": {"GET": self._openapi_json},
             "/docs": {"GET": self._docs_page},
         }
+        if feast is not None:
+            self._routes |= {
+                FEATURES_PATH: {"POST": partial(self._get_online_features, feast)},
+                "/health": {"GET": self._healthz},
+            }
 
     @property
     def routes(self) -> dict[str, tuple[str, ...]]:
@@ -111,7 +121,8 @@ class ScoringApp:
     async def _answer(self, path: str, scope: Scope, receive: Receive) -> Response:
         handlers = self._routes.get(path)
         if handlers is None:
-            raise UnknownPathError(f"nothing lives at {path!r}; the paths are {', '.join(self._routes)}")
+            told = NOT_HERE.get(path, f"the paths are {', '.join(self._routes)}")
+            raise UnknownPathError(f"nothing lives at {path!r}; {told}")
         method = str(scope["method"])
         handler = handlers.get("GET" if method == "HEAD" else method)
         if handler is not None:
@@ -135,6 +146,12 @@ class ScoringApp:
         decision = await self._service.score(request, now_ms, stopwatch, header(scope, b"traceparent"))
         self._telemetry.observe(decision)
         return Response(200, self._encoder.encode(decision), headers=_NO_STORE)
+
+    async def _get_online_features(self, feast: FeastApi, scope: Scope, receive: Receive) -> Response:
+        require_json(scope)
+        body = await read_body(receive, self._body_bytes_max)
+        answer = await feast.get_online_features(body, self._clock.now_ms())
+        return Response(200, self._encoder.encode(answer), headers=_NO_STORE)
 
     async def _list_models(self, _scope: Scope, _receive: Receive) -> Response:
         return Response(200, self._encoder.encode(ModelList(self._service.cards())))

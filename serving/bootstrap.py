@@ -17,6 +17,7 @@ from materialize.stream.open_log import log_settings, open_event_log
 from models.store import ModelStore
 from serving.asgi import ScoringApp
 from serving.clock import Clock
+from serving.feast_api import FeastApi
 from serving.scoring import ScoringService
 from serving.settings import Settings
 
@@ -62,7 +63,14 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         secrets.token_bytes,
         publish_timeout_s=settings.publish_timeout_ms / _MS_PER_S,
     )
-    app = ScoringApp(service, system_clock(), body_bytes_max=settings.body_bytes_max, notes=notes, shut_down=shut_down)
+    app = ScoringApp(
+        service,
+        system_clock(),
+        body_bytes_max=settings.body_bytes_max,
+        notes=notes,
+        shut_down=shut_down,
+        feast=FeastApi(reader),
+    )
     return Server(service, app)
 
 

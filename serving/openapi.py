@@ -10,12 +10,14 @@ import msgspec
 from materialize.events import TOPICS
 from serving import examples
 from serving.decision import Decision, Health, ModelList, Readiness, ScoreRequest
+from serving.feast_api import FeatureColumn, FeaturesAnswer, FeaturesMetadata, FeaturesRequest
 from serving.problems import INTERNAL, KINDS, PROBLEM_JSON, Problem, ProblemKind
 
 JsonObject = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
 _SCORE_STATUSES = (400, 404, 413, 415, 422, 500, 503)
+_FEATURES_STATUSES = (400, 413, 415, 422, 500, 503)
 _FIELDS_AT_FAULT = {404: "model", 422: "entities.ip"}
 _DETAILS = {
     400: "not valid JSON: Input data was truncated",
@@ -27,6 +29,14 @@ _DETAILS = {
     500: "the failure is in the server's log",
     503: "Redis did not answer in time: try again",
 }
+_FEATURES_ENTITIES = {
+    "ip": ["203.0.113.9"],
+    "device_id": ["dev-1009"],
+    "creator_id": ["cre-7"],
+    "advertiser_id": ["adv-42"],
+    "amount_usd": [0.4],
+    "ms_since_impression": [180],
+}
 _DESCRIPTION = (
     "Scores actors in advertising (advertisers, creators, and the IPs and devices that link them) from features that "
     "are fresh to the last event, and says why. Errors are problem details (RFC 9457); `field` names the part of the "
@@ -34,8 +44,18 @@ _DESCRIPTION = (
 )
 
 
-def openapi_document() -> JsonObject:
-    """The whole document, ready to be encoded as JSON."""
+def openapi_document(*, with_feast: bool = False) -> JsonObject:
+    """The whole document, ready to be encoded as JSON; `with_feast` what Feast's clients ask is in it."""
+    document = _document()
+    if with_feast:
+        health = _get("health", "The process lives", {200: _json(Health, examples.example_health())})
+        document["paths"] |= {"/get-online-features": {"post": _features_operation()}, "/health": {"get": health}}
+        _, schemas = msgspec.json.schema_components([FeaturesRequest, FeaturesAnswer], ref_template=_REF)
+        document["components"]["schemas"] |= schemas
+    return document
+
+
+def _document() -> JsonObject:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Actor Risk", "version": metadata.version("actor-risk"), "description": _DESCRIPTION},
@@ -85,6 +105,38 @@ def _score_operation() -> JsonObject:
         },
         "responses": answers,
     }
+
+
+def _features_operation() -> JsonObject:
+    answers = {
+        "200": {"description": "A column per join key and feature", "content": {"application/json": _features_answer()}}
+    }
+    answers |= {str(status): _problem_answer(status) for status in _FEATURES_STATUSES}
+    shown = {
+        "A feature service": {"feature_service": "ad_click_risk", "entities": _FEATURES_ENTITIES},
+        "Some features": {"features": ["ip_ad_stats:ip_clicks_5m"], "entities": {"ip": ["203.0.113.9", "nobody"]}},
+    }
+    return {
+        "operationId": "getOnlineFeatures",
+        "summary": "Read features of many entities now, as Feast's feature server answers it",
+        "description": "For Feast's `remote` online store and every other client of Feast's feature server.",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": _ref(FeaturesRequest),
+                    "examples": {name: {"value": body} for name, body in shown.items()},
+                }
+            },
+        },
+        "responses": answers,
+    }
+
+
+def _features_answer() -> JsonObject:
+    key = FeatureColumn(["203.0.113.9", "nobody"], ["PRESENT"] * 2, ["1970-01-01T00:00:00Z"] * 2)
+    clicks = FeatureColumn([212, None], ["PRESENT", "NOT_FOUND"], ["2026-11-18T11:06:39.820Z", "1970-01-01T00:00:00Z"])
+    return _json(FeaturesAnswer, FeaturesAnswer(FeaturesMetadata(["ip", "ip_clicks_5m"]), [key, clicks]))
 
 
 def _readiness_operation() -> JsonObject:

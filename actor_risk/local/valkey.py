@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -28,15 +29,19 @@ class Valkey(LocalServer):
     """A real Valkey server in `directory`; use it as a context manager, or `start` and `stop`.
 
     Its data is gone at its end unless `append_only` is set. It is for one machine only: loopback, no password.
+    `config` are further lines of its configuration file, such as "cluster-enabled yes".
     """
 
     name = "Valkey"
     ready_timeout_s = 15.0
     config_name = "valkey.conf"
 
-    def __init__(self, directory: Path, *, append_only: bool = False, detached: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *, append_only: bool = False, detached: bool = False, config: Sequence[str] = ()
+    ) -> None:
         super().__init__(directory, detached=detached)
         self.append_only = append_only
+        self.config = tuple(config)
 
     @property
     def url(self) -> str:
@@ -46,7 +51,8 @@ class Valkey(LocalServer):
     def _prepare(self, port: int) -> list[str]:
         data = str(self.data_path).replace("\\", "\\\\").replace('"', '\\"')
         append_only = "yes" if self.append_only else "no"
-        self.config_path.write_text(_CONFIG.format(port=port, data=data, append_only=append_only))
+        lines = [_CONFIG.format(port=port, data=data, append_only=append_only), *self.config, ""]
+        self.config_path.write_text("\n".join(lines))
         return [str(server_binary()), str(self.config_path)]
 
     def _answers(self, port: int) -> bool:

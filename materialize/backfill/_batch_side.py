@@ -19,7 +19,15 @@ from materialize.definitions import BatchView, FeatureField, StreamView, View
 from materialize.events import columns_from_table
 from materialize.kernel import KEEP_SLACK_MS, EventBlock, replace_batch_side
 from materialize.offline import ARROW_TYPES, entity_codes, read_history, values_as_declared
-from materialize.online import BatchRow, FieldValue, KeyEncoder, RowWriter, StreamRow, value_from_proto
+from materialize.online import (
+    NUMERIC_KINDS,
+    FieldValue,
+    KeyEncoder,
+    RowWriter,
+    StreamRow,
+    encode_batch_columns,
+    value_from_proto,
+)
 
 ROWS_AT_ONCE = 2_000
 """Rows written between two reports of progress."""
@@ -133,23 +141,22 @@ def _newest_rows(
     table = table.take(pa.array(newest))
     stored = [_stored(field, table.column(field.name)) for field in view.fields]
     entities = [table.column(key).to_pylist() for key in keys]
-    rows = [
-        (
-            encoder.key([column[i] for column in entities]),
-            BatchRow(int(times[position]), int(made[position]), tuple(column[i] for column in stored)),
-        )
-        for i, position in enumerate(newest)
-    ]
-    for begin in range(0, len(rows), ROWS_AT_ONCE):
-        part = rows[begin : begin + ROWS_AT_ONCE]
-        writer.write_batch_rows(view, part)
-        progress(begin + len(part), len(rows))
-    return BackfillResult(view.name, found.num_rows, len(rows), found.num_rows - len(times), None)
+    row_keys = [encoder.key(values) for values in zip(*entities, strict=True)] if keys else [encoder.key(())]
+    for begin in range(0, len(newest), ROWS_AT_ONCE):
+        part = slice(begin, begin + ROWS_AT_ONCE)
+        columns_of_part = [column[part] for column in stored]
+        rows = encode_batch_columns(view, columns_of_part, times[newest[part]], made[newest[part]])
+        writer.write_sealed_rows(view, row_keys[part], rows)
+        progress(begin + len(rows), len(newest))
+    return BackfillResult(view.name, found.num_rows, len(newest), found.num_rows - len(times), None)
 
 
-def _stored(field: FeatureField, column: pa.ChunkedArray) -> list[FieldValue]:
+def _stored(field: FeatureField, column: pa.ChunkedArray) -> pa.Array | list[FieldValue]:
     """A column's values as rows hold them; what is no scalar becomes Feast's message by Feast's own rules."""
-    values: list[FieldValue] = values_as_declared(field, column).to_pylist()
+    declared = values_as_declared(field, column)
+    if field.kind in NUMERIC_KINDS:
+        return declared.combine_chunks() if isinstance(declared, pa.ChunkedArray) else declared
+    values: list[FieldValue] = declared.to_pylist()
     if field.kind in ARROW_TYPES:
         return values
     protos = python_values_to_proto_values(values, ValueType[field.kind])

@@ -33,8 +33,11 @@ def repo_config(repo_path: Path, registry_path: Path | None = None, redis_url: s
     if not file.exists():
         raise DefinitionError(f"no feature_store.yaml in {repo_path}: give the folder of the feature repository")
     described = yaml.safe_load(os.path.expandvars(file.read_text()))
+    registry = described.get("registry")
     if registry_path is not None:
         described["registry"] = str(registry_path)
+    elif isinstance(registry, str) and "://" not in registry:
+        described["registry"] = str((repo_path / registry).resolve())  # Feast would take it from the working directory
     if redis_url is not None:
         described["online_store"]["connection_string"] = redis_url
     config = RepoConfig(**described)

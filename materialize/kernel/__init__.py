@@ -8,13 +8,23 @@ Nothing here does I/O, reads a clock or knows Redis, Feast or Ray.
 
 from materialize.kernel._aggregations import FUNCTIONS, Aggregation
 from materialize.kernel._blocks import EventBlock, concat_blocks, empty_block, hash_value, hash_values
-from materialize.kernel._compiled import BAD_SHAPE, FOUND, NOT_FOUND, compile_program, merge_row
+from materialize.kernel._compiled import (
+    BAD_SHAPE,
+    FOUND,
+    NOT_FOUND,
+    compile_program,
+    fold_rows,
+    hop_starts,
+    merge_row,
+    program_reaches,
+)
 from materialize.kernel._errors import KernelError, UnknownFunctionError, WindowError
 from materialize.kernel._partials import DISTINCT_EXACT_MAX, DISTINCT_RELATIVE_STD_ERROR, Sets
 from materialize.kernel._point_in_time import values_as_of
 from materialize.kernel._rows import (
     HEAD_MAX,
     KEEP_SLACK_MS,
+    NO_TIME_MS,
     FoldCounts,
     Row,
     WindowValues,
@@ -36,6 +46,7 @@ __all__ = [
     "HEAD_MAX",
     "KEEP_SLACK_MS",
     "NOT_FOUND",
+    "NO_TIME_MS",
     "Aggregation",
     "AggregationSpec",
     "EventBlock",
@@ -56,9 +67,12 @@ __all__ = [
     "empty_block",
     "empty_row",
     "fold_events",
+    "fold_rows",
     "hash_value",
     "hash_values",
+    "hop_starts",
     "merge_row",
+    "program_reaches",
     "read_windows",
     "replace_batch_side",
     "values_as_of",

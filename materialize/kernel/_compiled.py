@@ -38,6 +38,7 @@ _FUNCTIONS = {
     "count_distinct": 6,
 }
 _NO_TIME_MS = -(1 << 62)
+_NO_INDEX = 1 << 62
 _TABLE_SIZE = 1024
 _TABLE_FULL = 768
 
@@ -53,6 +54,11 @@ def compile_program(spec: ViewSpec) -> Program:
     for layout in spec.hops:
         program += _hop(layout)
     return np.array(program, dtype=np.int64)
+
+
+def program_reaches(spec: ViewSpec) -> Program:
+    """How far back the windows of each hop reach, int64[hops], milliseconds."""
+    return np.array([layout.reach_ms for layout in spec.hops], dtype=np.int64)
 
 
 def hop_starts(program: Program) -> list[int]:
@@ -462,3 +468,289 @@ def newest_of(times, event_begins, query_keys, query_times, out):  # type: ignor
             event = _upper(times, event_begins[key], event_begins[key + 1], query_times[q])
             if event > event_begins[key]:
                 out[q] = times[event - 1]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _insert(best, size, value):  # type: ignore[no-untyped-def]
+    """A hash into best[:size], the smallest ones in order. Returns the new size."""
+    if size == DISTINCT_KEEP and value > best[size - 1]:
+        return size
+    low, high = 0, size
+    while low < high:
+        middle = (low + high) // 2
+        if best[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    if low < size and best[low] == value:
+        return size
+    last = min(size, DISTINCT_KEEP - 1)
+    for i in range(last, low, -1):
+        best[i] = best[i - 1]
+    best[low] = value
+    return last + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write_tiles(data, section, program, at, first_index, folded, out, begin):  # type: ignore[no-untyped-def]
+    """One hop's tiles with events in them, without those before `first_index`, to out[begin:]. Returns the end.
+
+    folded: times, values, hashes of the events, by time.
+    """
+    times, values, hashes = folded
+    hop, width, slots, sets = program[at], program[at + 1], program[at + 2], program[at + 3]
+    slots_at, sets_at = at + 5, at + 5 + 3 * slots
+    stored, events = section[0], len(times)
+    index = data[section[1] : section[1] + 8 * stored].view(np.int64)
+    states = data[section[2] : section[2] + 8 * stored * width].view(np.float64).reshape((stored, width))
+    # First which tiles there will be: for each its index, the stored tile (or −1), and its events.
+    plan = np.empty((stored + events, 4), np.int64)
+    count, tile, event = 0, 0, 0
+    while tile < stored or event < events:
+        of_event = times[event] // hop if event < events else _NO_INDEX
+        of_tile = index[tile] if tile < stored else _NO_INDEX
+        lowest = min(of_event, of_tile)
+        plan[count, 0] = lowest
+        plan[count, 1] = tile if of_tile == lowest else -1
+        plan[count, 2] = event
+        if of_tile == lowest:
+            tile += 1
+        while event < events and times[event] // hop == lowest:
+            event += 1
+        plan[count, 3] = event
+        if lowest >= first_index:
+            count += 1
+    out[begin : begin + 4].view(np.uint32)[0] = count
+    out[begin + 4 : begin + 8].view(np.uint32)[0] = 0
+    begin += 8
+    new_index = out[begin : begin + 8 * count].view(np.int64)
+    begin += 8 * count
+    new_states = out[begin : begin + 8 * count * width].view(np.float64).reshape((count, width))
+    begin += 8 * count * width
+    for i in range(count):
+        new_index[i] = plan[i, 0]
+        state = new_states[i]
+        if plan[i, 1] >= 0:
+            state[:] = states[plan[i, 1]]
+        else:
+            _reset(program, slots_at, slots, state)
+        for e in range(plan[i, 2], plan[i, 3]):
+            _fold_event(program, slots_at, slots, state, values, e, times[e])
+    where = section[3]
+    best = np.empty(DISTINCT_KEEP, np.uint64)
+    for s in range(sets):
+        ends = data[where : where + 8 * stored].view(np.int64)
+        total = ends[stored - 1] if stored else 0
+        old = data[where + 8 * stored : where + 8 * (stored + total)].view(np.uint64)
+        where += 8 * (stored + total)
+        new_ends = out[begin : begin + 8 * count].view(np.int64)
+        begin += 8 * count
+        kept = 0
+        for i in range(count):
+            size = 0
+            if plan[i, 1] >= 0:
+                first = ends[plan[i, 1] - 1] if plan[i, 1] > 0 else 0
+                size = ends[plan[i, 1]] - first
+                best[:size] = old[first : first + size]
+            for e in range(plan[i, 2], plan[i, 3]):
+                value = hashes[e, program[sets_at + s]]
+                if value != 0:
+                    size = _insert(best, size, value)
+            out[begin + 8 * kept : begin + 8 * (kept + size)].view(np.uint64)[:] = best[:size]
+            kept += size
+            new_ends[i] = kept
+        begin += 8 * kept
+    return begin
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _merge_applied(data, begin, count, partitions, offsets, fresh, out):  # type: ignore[no-untyped-def]
+    """The applied offsets with those of the fresh events, by partition, to `out`. Returns how many partitions."""
+    known = np.empty((count + len(partitions), 2), np.int64)
+    for i in range(count):
+        known[i, 0] = data[begin + 16 * i : begin + 16 * i + 8].view(np.int64)[0]
+        known[i, 1] = data[begin + 16 * i + 8 : begin + 16 * i + 16].view(np.int64)[0]
+    for e in range(len(partitions)):
+        if not fresh[e]:
+            continue
+        at = 0
+        while at < count and known[at, 0] < partitions[e]:
+            at += 1
+        if at == count or known[at, 0] != partitions[e]:
+            for i in range(count, at, -1):
+                known[i] = known[i - 1]
+            known[at, 0] = partitions[e]
+            known[at, 1] = offsets[e]
+            count += 1
+        else:
+            known[at, 1] = max(known[at, 1], offsets[e])
+    for i in range(count):
+        out[16 * i : 16 * i + 8].view(np.int64)[0] = known[i, 0]
+        out[16 * i + 8 : 16 * i + 16].view(np.int64)[0] = known[i, 1]
+    return count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _applied_offset(data, begin, count, partition):  # type: ignore[no-untyped-def]
+    """The last offset that the row has applied from a partition; −1 for none."""
+    for i in range(count):
+        if data[begin + 16 * i : begin + 16 * i + 8].view(np.int64)[0] == partition:
+            return data[begin + 16 * i + 8 : begin + 16 * i + 16].view(np.int64)[0]
+    return -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _choose(events, fresh, old_times, old_ids, batch_end, newest, reach, slack, counts):  # type: ignore[no-untyped-def]
+    """Which of a row's events are to be folded; counts what becomes of the others.
+
+    events: times, ids, repeats. Returns a mask, how many it has, and the newest event time with them.
+    """
+    times, ids, repeats = events
+    use = fresh.copy()
+    for e in range(len(times)):
+        if not fresh[e]:
+            counts[4] += 1
+            continue
+        if times[e] < batch_end:
+            use[e] = False
+            counts[2] += 1
+            continue
+        repeated = repeats[e]
+        for i in range(len(old_times)):
+            repeated = repeated or old_ids[i] == ids[e]
+        if repeated:
+            use[e] = False
+            counts[1] += 1
+        else:
+            newest = max(newest, times[e])
+    total = 0
+    for e in range(len(times)):
+        if use[e] and times[e] < newest - reach - slack:
+            use[e] = False
+            counts[3] += 1
+        total += use[e]
+    counts[0] += total
+    return use, total, newest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _in_order(old, new, use, total, keep_from):  # type: ignore[no-untyped-def]
+    """The head's events that are kept and the chosen new ones, by time and identity: times, ids, values, hashes.
+
+    old, new: times, ids, values, hashes, each in that order already.
+    """
+    size = len(old[0]) + total
+    times, ids = np.empty(size, np.int64), np.empty(size, np.uint64)
+    values = np.empty((size, old[2].shape[1]), np.float64)
+    hashes = np.empty((size, old[3].shape[1]), np.uint64)
+    count, h, e = 0, 0, 0
+    while h < len(old[0]) or e < len(new[0]):
+        if e < len(new[0]) and not use[e]:
+            e += 1
+            continue
+        if h < len(old[0]) and (
+            e >= len(new[0]) or old[0][h] < new[0][e] or (old[0][h] == new[0][e] and old[1][h] <= new[1][e])
+        ):
+            if old[0][h] >= keep_from:
+                times[count], ids[count], values[count], hashes[count] = old[0][h], old[1][h], old[2][h], old[3][h]
+                count += 1
+            h += 1
+        else:
+            times[count], ids[count], values[count], hashes[count] = new[0][e], new[1][e], new[2][e], new[3][e]
+            count += 1
+            e += 1
+    return times[:count], ids[:count], values[:count], hashes[:count]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write_head(block, first, out, begin):  # type: ignore[no-untyped-def]
+    """The events from `first` on to out[begin:]. Returns the end."""
+    count, columns, distinct = len(block[0]) - first, block[2].shape[1], block[3].shape[1]
+    out[begin : begin + 8 * count].view(np.int64)[:] = block[0][first:]
+    begin += 8 * count
+    out[begin : begin + 8 * count].view(np.uint64)[:] = block[1][first:]
+    begin += 8 * count
+    out[begin : begin + 8 * count * columns].view(np.float64)[:] = block[2][first:].ravel()
+    begin += 8 * count * columns
+    out[begin : begin + 8 * count * distinct].view(np.uint64)[:] = block[3][first:].ravel()
+    return begin + 8 * count * distinct
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fold_row(data, applied_at, meta, layout, limits, events, log, out, counts):  # type: ignore[no-untyped-def]
+    """One row with further events in it, as `fold_events` has it, but from bytes to bytes.
+
+    data: the row, uint8[size], or empty. applied_at: where its applied offsets begin. meta: int64[4], in and out: head
+    events, partitions, batch end, newest event time in tiles. layout: the program, where its hops begin, how far each
+    reaches. limits: slack ms, events in the head at most. events: times, ids, values, hashes, by time and identity, and
+    which repeat an identity that came before. log: their partitions and offsets. out: room for the new row from
+    `applied_at` on. counts: int64[5], added to: folded, duplicates, owned by batch, too late, replayed.
+    Returns the length of what was written, 0 when the row has every event already, −1 for a row whose sections are not
+    exactly its bytes; and the newest event time.
+    """
+    program, hop_ats, reaches = layout
+    slack, head_max = limits
+    n, known, columns, distinct = meta[0], meta[1], program[1], program[2]
+    sections = np.empty(4 + 4 * program[0], np.int64)
+    if not _find_sections(data, applied_at + 16 * known, n, program, sections):
+        return -1, _NO_TIME_MS
+    fresh = np.empty(len(events[0]), np.bool_)
+    for e in range(len(fresh)):
+        fresh[e] = log[1][e] > _applied_offset(data, applied_at, known, log[0][e])
+    if not fresh.any():
+        counts[4] += len(fresh)
+        return 0, _NO_TIME_MS
+    old = (
+        data[sections[0] : sections[0] + 8 * n].view(np.int64),
+        data[sections[1] : sections[1] + 8 * n].view(np.uint64),
+        data[sections[2] : sections[2] + 8 * n * columns].view(np.float64).reshape((n, columns)),
+        data[sections[3] : sections[3] + 8 * n * distinct].view(np.uint64).reshape((n, distinct)),
+    )
+    newest = max(meta[3], old[0][n - 1]) if n else meta[3]
+    use, total, newest = _choose(
+        (events[0], events[1], events[4]), fresh, old[0], old[1], meta[2], newest, reaches.max(), slack, counts
+    )
+    block = _in_order(old, events[:4], use, total, newest - reaches.max() - slack)
+    split = max(len(block[0]) - head_max, 0)
+    if split:
+        meta[3] = max(meta[3], block[0][split - 1])
+    meta[0] = len(block[0]) - split
+    meta[1] = _merge_applied(data, applied_at, known, log[0], log[1], fresh, out)
+    at = _write_head(block, split, out, 16 * meta[1])
+    for hop in range(program[0]):
+        first_index = (newest - reaches[hop] - slack) // program[hop_ats[hop]]
+        section = sections[4 + 4 * hop : 8 + 4 * hop]
+        folded = (block[0][:split], block[2][:split], block[3][:split])
+        at = _write_tiles(data, section, program, hop_ats[hop], first_index, folded, out, at)
+    return at, newest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fold_rows(  # type: ignore[no-untyped-def]
+    data, row_begins, applied_at, metas, layout, limits, event_begins, events, log, out, out_begins, newest, counts
+):
+    """`fold_row` for many rows in one call: row r is data[row_begins[r]:row_begins[r + 1]].
+
+    Writes what each row becomes to out[out_begins[r]:out_begins[r + 1]] (nothing for a row that has every event), its
+    meta to metas[r], its newest event time to newest[r], what became of its events to counts[r]. A row whose sections
+    are not exactly its bytes is taken for no row. Returns how many of these there were.
+    """
+    damaged = 0
+    out_begins[0] = 0
+    for r in range(len(row_begins) - 1):
+        a, b = event_begins[r], event_begins[r + 1]
+        begin = out_begins[r]
+        row = data[row_begins[r] : row_begins[r + 1]]
+        its = (events[0][a:b], events[1][a:b], events[2][a:b], events[3][a:b], events[4][a:b])
+        where = (log[0][a:b], log[1][a:b])
+        written, latest = fold_row(row, applied_at, metas[r], layout, limits, its, where, out[begin:], counts[r])
+        if written < 0:
+            damaged += 1
+            metas[r, 0] = metas[r, 1] = metas[r, 2] = 0
+            metas[r, 3] = _NO_TIME_MS
+            written, latest = fold_row(
+                row[:0], applied_at, metas[r], layout, limits, its, where, out[begin:], counts[r]
+            )
+        out_begins[r + 1] = begin + written
+        newest[r] = latest
+    return damaged

@@ -1,5 +1,6 @@
 """Packed rows in Redis, compiled read plans, and the Feast OnlineStore plug-in."""
 
+from materialize.online._batch_columns import NUMERIC_KINDS, encode_batch_columns
 from materialize.online._batch_rows import (
     BatchRow,
     FieldValue,
@@ -8,35 +9,53 @@ from materialize.online._batch_rows import (
     value_from_proto,
     value_to_proto,
 )
+from materialize.online._connect import RedisSettings, connect, connect_async, unavailable_if_redis_fails
 from materialize.online._errors import (
+    ConnectionSettingsError,
     OnlineStoreError,
+    OnlineStoreRefusedError,
     OnlineStoreUnavailableError,
     RowRefusedError,
+    UnknownFeatureError,
     UnknownServiceError,
     WriteConflictError,
 )
+from materialize.online._feature_matrix import FeatureMatrix
+from materialize.online._folding import EventsByRow, FoldedRow, RowFolder, events_by_row
 from materialize.online._keys import KeyEncoder, view_prefix
 from materialize.online._plan import ReadPlan, compile_plan
-from materialize.online._reader import FeatureReader, open_reader, read_plan, topic_of
+from materialize.online._plans import read_plan
+from materialize.online._reader import FeatureReader, FeatureReaderSync, open_reader, open_reader_sync, topic_of
 from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
 from materialize.online._vector import FeatureVector, assemble
 from materialize.online._view_reader import FeatureStatus, ReadCounts, ViewReader, ViewValues, view_reader
-from materialize.online._writer import RowWriter, WriteCounts, unavailable_if_redis_fails
+from materialize.online._writer import FoldOutcome, RowWriter, WriteCounts
 
 __all__ = [
+    "NUMERIC_KINDS",
     "BatchRow",
+    "ConnectionSettingsError",
+    "EventsByRow",
+    "FeatureMatrix",
     "FeatureReader",
+    "FeatureReaderSync",
     "FeatureStatus",
     "FeatureVector",
     "FieldValue",
+    "FoldOutcome",
+    "FoldedRow",
     "KeyEncoder",
     "OnlineStoreError",
+    "OnlineStoreRefusedError",
     "OnlineStoreUnavailableError",
     "ReadCounts",
     "ReadPlan",
+    "RedisSettings",
+    "RowFolder",
     "RowRefusedError",
     "RowWriter",
     "StreamRow",
+    "UnknownFeatureError",
     "UnknownServiceError",
     "ViewReader",
     "ViewValues",
@@ -44,11 +63,16 @@ __all__ = [
     "WriteCounts",
     "assemble",
     "compile_plan",
+    "connect",
+    "connect_async",
     "decode_batch_row",
     "decode_stream_row",
+    "encode_batch_columns",
     "encode_batch_row",
     "encode_stream_row",
+    "events_by_row",
     "open_reader",
+    "open_reader_sync",
     "read_plan",
     "topic_of",
     "unavailable_if_redis_fails",

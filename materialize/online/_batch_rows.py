@@ -53,14 +53,14 @@ def encode_batch_row(view: BatchView, row: BatchRow) -> bytes:
         slots.append(slot)
         section.append(tail)
         length += len(tail)
-    body = b"".join([bitmap.to_bytes(_bitmap_size(view), "little"), *slots, *section])
+    body = b"".join([bitmap.to_bytes(bitmap_size(view), "little"), *slots, *section])
     return seal(Header(BATCH_ROW, view.fingerprint, 0, row.event_time_ms, row.created_ms, 0, len(view.fields)), body)
 
 
 def decode_batch_row(view: BatchView, data: bytes) -> BatchRow:
     """The row that the bytes hold. Raises RowRefusedError for bytes that are no row of this view."""
     header = unseal(data, BATCH_ROW, view.fingerprint)
-    slots_at = HEADER_SIZE + _bitmap_size(view)
+    slots_at = HEADER_SIZE + bitmap_size(view)
     section_at = slots_at + 8 * len(view.fields)
     if header.items != len(view.fields) or len(data) < section_at:
         raise RowRefusedError("bad_shape", "the row has other fields than its view")
@@ -103,11 +103,12 @@ def _pack(field: FeatureField, value: FieldValue, length: int) -> tuple[bytes, b
         return _FLOAT.pack(value), b""
     if field.kind in _INTS:
         return _INT.pack(value), b""
-    tail = _tail(value)
+    tail = tail_of(value)
     return _SPAN.pack(length, len(tail)), tail
 
 
-def _tail(value: FieldValue) -> bytes:
+def tail_of(value: FieldValue) -> bytes:
+    """What the section holds of a value that is longer than a slot."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes):
@@ -135,5 +136,6 @@ def _unpack(field: FeatureField, data: bytes, slot_at: int, section_at: int) -> 
         raise RowRefusedError("bad_value", f"field {field.name!r} is no {field.kind}: {error}") from error
 
 
-def _bitmap_size(view: BatchView) -> int:
+def bitmap_size(view: BatchView) -> int:
+    """Bytes of the view's null bitmap."""
     return (len(view.fields) + 63) // 64 * 8

@@ -3,8 +3,11 @@
 OnlineStoreError
 ├── RowRefusedError              bytes that are no row of this view: counted, and read as NOT_FOUND
 ├── WriteConflictError           a row kept changing under its writer
-├── OnlineStoreUnavailableError  Redis did not answer, or cannot now
-└── UnknownServiceError          the registry has no such feature service
+├── OnlineStoreUnavailableError  Redis did not answer, or cannot now: the same call may succeed later
+├── OnlineStoreRefusedError      Redis answered no, and will until somebody changes something
+├── ConnectionSettingsError      the settings name no Redis that a client could be made for
+├── UnknownServiceError          the registry has no such feature service
+└── UnknownFeatureError          the registry has no such feature
 """
 
 
@@ -28,5 +31,17 @@ class OnlineStoreUnavailableError(OnlineStoreError):
     """Redis is away, slow beyond its time-out, loading, read-only or out of memory."""
 
 
+class OnlineStoreRefusedError(OnlineStoreError):
+    """Redis does not know or let the user, or holds something else under a row's key: trying again will not help."""
+
+
+class ConnectionSettingsError(OnlineStoreError):
+    """Settings of the connection that contradict each other or that no client takes."""
+
+
 class UnknownServiceError(OnlineStoreError):
     """A feature service that the registry does not have."""
+
+
+class UnknownFeatureError(OnlineStoreError):
+    """A feature that the registry does not have, or that is not written as "view:feature"."""

@@ -32,7 +32,7 @@ STREAM_ROW = 2
 
 _HEADER = struct.Struct("<2sBBIQQqqqHHI")
 HEADER_SIZE = _HEADER.size
-_CHECKED_FROM = 8
+CHECKED_FROM = 8
 VERSION_SLICE = slice(16, 24)
 
 
@@ -63,7 +63,7 @@ def seal(header: Header, body: bytes) -> bytes:
         0,
     )
     unchecked = _HEADER.pack(MAGIC, FORMAT_VERSION, header.kind, 0, *rest) + body
-    checksum = zlib.crc32(memoryview(unchecked)[_CHECKED_FROM:])
+    checksum = zlib.crc32(memoryview(unchecked)[CHECKED_FROM:])
     return _HEADER.pack(MAGIC, FORMAT_VERSION, header.kind, checksum, *rest) + body
 
 
@@ -82,7 +82,7 @@ def unseal(data: bytes, kind: int, fingerprint: int) -> Header:
         raise RowRefusedError(
             "other_format", f"row format {version}, this code reads {FORMAT_VERSION}: run a backfill of the view"
         )
-    if zlib.crc32(memoryview(data)[_CHECKED_FROM:]) != checksum:
+    if zlib.crc32(memoryview(data)[CHECKED_FROM:]) != checksum:
         raise RowRefusedError("damaged", "the row's checksum is wrong")
     if found_kind != kind:
         raise RowRefusedError("other_kind", f"a row of kind {found_kind} where kind {kind} belongs")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
+from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.protos.feast.types.Value_pb2 import ValueType
 
 from materialize.definitions import JoinKey
@@ -24,12 +26,16 @@ _PACKERS: dict[str, Callable[[object], bytes]] = {
     "UNIX_TIMESTAMP": lambda value: struct.pack("<q", int(value)),  # type: ignore[call-overload]
 }
 
+_NO_ENTITY = EntityKeyProto(join_keys=[DUMMY_ENTITY_ID], entity_values=[ValueProto(string_val=DUMMY_ENTITY_VAL)])
+
 
 class KeyEncoder:
     """Makes the Redis keys of one view's entities."""
 
     def __init__(self, project: str, view_name: str, join_keys: Sequence[JoinKey]) -> None:
-        """`join_keys` are sorted by name. Raises ValueError for a join key of a type that Feast cannot serialise."""
+        """`join_keys` are sorted by name; a view without any has the one row that Feast's placeholder entity keys.
+
+        Raises ValueError for a join key of a type that Feast cannot serialise."""
         odd = [key for key in join_keys if key.kind not in _PACKERS]
         if odd:
             raise ValueError(f"view {view_name!r}: a join key cannot be of type {odd[0].kind}")
@@ -37,7 +43,7 @@ class KeyEncoder:
             _U32.pack(ValueType.STRING) + _U32.pack(len(key.name.encode())) + key.name.encode() for key in join_keys
         )
         self._prefix = view_prefix(project, view_name) + b"{"
-        self._names = _U32.pack(len(join_keys)) + names
+        self._names = _U32.pack(len(join_keys)) + names if join_keys else _serialised(_NO_ENTITY)
         self._packers = [(_U32.pack(ValueType.Enum.Value(key.kind)), _PACKERS[key.kind]) for key in join_keys]
 
     def key(self, values: Sequence[object]) -> bytes:
@@ -50,10 +56,14 @@ class KeyEncoder:
         return b"".join(parts)
 
     def key_of(self, entity: EntityKeyProto) -> bytes:
-        """The key of an entity that Feast gives."""
-        return self._prefix + bytes(serialize_entity_key(entity, entity_key_serialization_version=3)) + b"}"
+        """The key of an entity that Feast gives: of a view without entities a placeholder or, on a push, nothing."""
+        return self._prefix + _serialised(entity if entity.join_keys else _NO_ENTITY) + b"}"
 
 
 def view_prefix(project: str, view_name: str) -> bytes:
     """What all keys of a view begin with."""
     return f"{project}:{view_name}:".encode()
+
+
+def _serialised(entity: EntityKeyProto) -> bytes:
+    return bytes(serialize_entity_key(entity, entity_key_serialization_version=3))

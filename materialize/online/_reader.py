@@ -1,20 +1,23 @@
-"""Reading a feature service: keys, one pipelined round trip, and the vector."""
+"""Reading a feature service: keys, one pipelined round trip, and the vector or the matrix."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import redis
 import redis.asyncio
 from feast import FeatureStore
-from feast.errors import FeatureServiceNotFoundException
 
-from materialize.definitions import compile_service, open_feature_store
+from materialize.definitions import JoinKey, open_feature_store
 from materialize.events import TOPICS, Event, columns_from_events
-from materialize.online._errors import UnknownServiceError
-from materialize.online._plan import ReadPlan, compile_plan
+from materialize.online._connect import RedisSettings, connect, connect_async, unavailable_if_redis_fails
+from materialize.online._errors import OnlineStoreRefusedError, OnlineStoreUnavailableError
+from materialize.online._feature_matrix import FeatureMatrix, lookup
+from materialize.online._plan import ReadPlan
+from materialize.online._plans import Plans
 from materialize.online._vector import FeatureVector, assemble
-from materialize.online._writer import unavailable_if_redis_fails
 
 
 class FeatureReader:
@@ -22,23 +25,30 @@ class FeatureReader:
 
     def __init__(self, client: redis.asyncio.Redis, store: FeatureStore) -> None:
         self._client = client
-        self._store = store
-        self._plans: dict[str, ReadPlan] = {}
+        self._plans = Plans(store)
 
     def services(self) -> list[str]:
         """The names of the registry's feature services."""
-        return sorted(service.name for service in self._store.list_feature_services())
+        return self._plans.services()
+
+    def join_keys(self) -> Mapping[str, JoinKey]:
+        """The join keys of all entities in the registry, by name."""
+        return self._plans.join_keys()
 
     def plan(self, service: str) -> ReadPlan:
         """The plan of a feature service, compiled at its first use. Raises UnknownServiceError."""
-        if service not in self._plans:
-            self._plans[service] = read_plan(self._store, service)
-        return self._plans[service]
+        return self._plans.of_service(service)
+
+    def plan_for(self, features: Sequence[str]) -> ReadPlan:
+        """The plan of a list of features, each "view:feature", in that order; the plans used last are kept.
+
+        Raises UnknownFeatureError, and DefinitionError for an on-demand view that cannot be served.
+        """
+        return self._plans.of_features(features)
 
     def refresh(self) -> None:
         """Read the registry again and forget the plans; a read under way keeps the plan that it began with."""
-        self._store.refresh_registry()
-        self._plans = {}
+        self._plans.refresh()
 
     async def read(
         self,
@@ -54,17 +64,38 @@ class FeatureReader:
         `entities` has a value for each of the plan's join keys. Raises OnlineStoreUnavailableError.
         """
         keys = [row.encoder.key([entities[name] for name in row.key_names]) for row in plan.rows]
-        with unavailable_if_redis_fails():
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for key in keys:
-                    pipeline.get(key)
-                rows = await pipeline.execute()
+        rows = await self._rows(keys)
         merged = None if event is None else (topic_of(event), columns_from_events([event]))
         return assemble(plan, rows, entities, as_of_ms, merged, request)
 
+    async def read_many(
+        self,
+        plan: ReadPlan,
+        entities: Sequence[Mapping[str, object]],
+        as_of_ms: int,
+        requests: Sequence[Mapping[str, object]] | None = None,
+    ) -> FeatureMatrix:
+        """The features of many sets of entities as of a time, in one round trip; each value is that of `read`.
+
+        Each of `entities` has a value for each of the plan's join keys; `requests` has one mapping for each of them.
+        Raises OnlineStoreUnavailableError.
+        """
+        wanted = lookup(plan, entities)
+        rows = await self._rows(wanted.keys)
+        return self._plans.matrix_reader(plan).assemble(wanted, rows, entities, as_of_ms, requests)
+
+    async def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        with _no_answer_is_unavailable():
+            if isinstance(self._client, redis.asyncio.Redis):
+                return list(await self._client.mget(keys)) if keys else []
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.get(key)
+                return list(await pipeline.execute())
+
     async def ping(self) -> None:
         """Raises OnlineStoreUnavailableError when Redis does not answer."""
-        with unavailable_if_redis_fails():
+        with _no_answer_is_unavailable():
             await self._client.ping()
 
     async def close(self) -> None:
@@ -72,16 +103,49 @@ class FeatureReader:
         await self._client.aclose()
 
 
-def read_plan(store: FeatureStore, service: str) -> ReadPlan:
-    """The plan of a feature service in the store's registry. Raises UnknownServiceError."""
-    try:
-        definition = store.get_feature_service(service, allow_cache=True)
-    except FeatureServiceNotFoundException:
-        names = ", ".join(sorted(found.name for found in store.list_feature_services())) or "none"
-        raise UnknownServiceError(
-            f"no feature service {service!r} in the registry (there are: {names}): run `actor-risk apply`"
-        ) from None
-    return compile_plan(store.project, compile_service(definition, store.registry, store.project))
+class FeatureReaderSync:
+    """Reads many entities at once without asyncio: for notebooks, batch scoring and tests."""
+
+    def __init__(self, client: redis.Redis, store: FeatureStore) -> None:
+        self._client = client
+        self._plans = Plans(store)
+
+    def plan(self, service: str) -> ReadPlan:
+        """As `FeatureReader.plan`."""
+        return self._plans.of_service(service)
+
+    def plan_for(self, features: Sequence[str]) -> ReadPlan:
+        """As `FeatureReader.plan_for`."""
+        return self._plans.of_features(features)
+
+    def refresh(self) -> None:
+        """As `FeatureReader.refresh`."""
+        self._plans.refresh()
+
+    def read_many(
+        self,
+        plan: ReadPlan,
+        entities: Sequence[Mapping[str, object]],
+        as_of_ms: int,
+        requests: Sequence[Mapping[str, object]] | None = None,
+    ) -> FeatureMatrix:
+        """As `FeatureReader.read_many`."""
+        wanted = lookup(plan, entities)
+        rows = self._rows(wanted.keys)
+        return self._plans.matrix_reader(plan).assemble(wanted, rows, entities, as_of_ms, requests)
+
+    def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        with _no_answer_is_unavailable():
+            if isinstance(self._client, redis.Redis):
+                return list(self._client.mget(keys)) if keys else []
+            pipeline = self._client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.get(key)
+            return list(pipeline.execute())
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
 
 
 def topic_of(event: Event) -> str:
@@ -93,5 +157,23 @@ def open_reader(
     redis_url: str, repo_path: Path, registry_path: Path | None = None, timeout_s: float = 0.5
 ) -> FeatureReader:
     """A reader of the registry of `repo_path` through a new Redis client with time-outs."""
-    client = redis.asyncio.Redis.from_url(redis_url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    client = connect_async(RedisSettings(redis_url, socket_timeout=timeout_s))
     return FeatureReader(client, open_feature_store(repo_path, registry_path))
+
+
+def open_reader_sync(
+    redis_url: str, repo_path: Path, registry_path: Path | None = None, timeout_s: float = 0.5
+) -> FeatureReaderSync:
+    """The same without asyncio."""
+    client = connect(RedisSettings(redis_url, socket_timeout=timeout_s))
+    return FeatureReaderSync(client, open_feature_store(repo_path, registry_path))
+
+
+@contextmanager
+def _no_answer_is_unavailable() -> Iterator[None]:
+    """Whoever waits for features cannot do more about a refusal than about silence: both are one error here."""
+    try:
+        with unavailable_if_redis_fails():
+            yield
+    except OnlineStoreRefusedError as error:
+        raise OnlineStoreUnavailableError(str(error)) from error

@@ -1,7 +1,7 @@
 """The bytes of a stream row: applied offsets, the head's events, and the tiles of each hop.
 
     header (56 bytes)
-    applied offsets   partitions × { partition uint32, 0 uint32, offset int64 }
+    applied offsets   partitions × { partition uint32, log's incarnation uint32, offset int64 }
     head              times int64[n], ids uint64[n], values float64[n × value columns],
                       hashes uint64[n × distinct columns]
     for each hop of the view, by growing hop:
@@ -24,7 +24,7 @@ from materialize.kernel import EventBlock, HopLayout, Row, Sets, Tiles, ViewSpec
 from materialize.online._errors import RowRefusedError
 from materialize.online._header import HEADER_SIZE, STREAM_ROW, Header, seal, unseal
 
-_APPLIED = struct.Struct("<IIq")
+_APPLIED = struct.Struct("<qq")
 _COUNT = struct.Struct("<II")
 
 APPLIED_SIZE = _APPLIED.size
@@ -33,7 +33,11 @@ APPLIED_SIZE = _APPLIED.size
 
 @dataclass(frozen=True)
 class StreamRow:
-    """A row as it is stored: its state, its version, and the last offset applied from each partition."""
+    """A row as it is stored: its state, its version, and the last offset applied from each partition.
+
+    A partition is told by its number and, in the bits from 32 on, by the incarnation of its log: the offsets of a log
+    that was made anew say nothing about those of the one before.
+    """
 
     state: Row
     version: int
@@ -43,7 +47,7 @@ class StreamRow:
 def encode_stream_row(spec: ViewSpec, row: StreamRow) -> bytes:
     """The bytes of a row."""
     state = row.state
-    parts = [_APPLIED.pack(partition, 0, offset) for partition, offset in sorted(row.applied.items())]
+    parts = [_APPLIED.pack(partition, offset) for partition, offset in sorted(row.applied.items())]
     head = state.head
     parts += [head.times.tobytes(), head.ids.tobytes(), head.values.tobytes(), head.hashes.tobytes()]
     for tiles in state.tiles:
@@ -72,7 +76,7 @@ def decode_stream_row(spec: ViewSpec, data: bytes) -> StreamRow:
     cursor = _Cursor(data, HEADER_SIZE)
     applied = {}
     for _ in range(header.partitions):
-        partition, _, offset = _APPLIED.unpack(cursor.bytes(_APPLIED.size))
+        partition, offset = _APPLIED.unpack(cursor.bytes(_APPLIED.size))
         applied[partition] = offset
     n = header.items
     head = EventBlock(

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 
 from materialize.definitions import BatchView, StreamView
-from materialize.kernel import KEEP_SLACK_MS, empty_row
+from materialize.kernel import KEEP_SLACK_MS, FoldCounts, empty_row
 from materialize.online._batch_rows import BatchRow, encode_batch_row
-from materialize.online._errors import OnlineStoreUnavailableError, RowRefusedError, WriteConflictError
+from materialize.online._connect import unavailable_if_redis_fails
+from materialize.online._errors import RowRefusedError, WriteConflictError
+from materialize.online._folding import EventsByRow, FoldedRow, RowFolder
 from materialize.online._header import VERSION_SLICE
-from materialize.online._scripts import COMPARE_AND_SET, NEWER_WINS
+from materialize.online._scripts import COMPARE_AND_SET, newer_wins
 from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
 
 PIPELINE_MAX = 512
 """Commands in one pipeline: bounds what is held in memory on both sides."""
+
+VERSION_MAX = (1 << 63) - 1
 
 TRIES_MAX = 20
 """How often a row is read and folded again when other writers are faster."""
@@ -33,6 +36,30 @@ class WriteCounts:
     conflicts: int = 0
     unchanged: int = 0
     refused: dict[str, int] = field(default_factory=dict)
+
+
+NOTHING = FoldCounts()
+
+
+@dataclass(frozen=True)
+class FoldOutcome:
+    """What became of folded events, over all rows; `replayed`: their rows had them already."""
+
+    counts: FoldCounts = NOTHING
+    replayed: int = 0
+
+    def plus(self, rows: Sequence[FoldedRow]) -> FoldOutcome:
+        """With these rows added."""
+        counts = [self.counts, *(row.counts for row in rows)]
+        return FoldOutcome(
+            FoldCounts(
+                sum(c.folded for c in counts),
+                sum(c.duplicates for c in counts),
+                sum(c.owned_by_batch for c in counts),
+                sum(c.too_late for c in counts),
+            ),
+            self.replayed + sum(row.replayed for row in rows),
+        )
 
 
 Change = Callable[[StreamRow], StreamRow | None]
@@ -60,22 +87,38 @@ class RowWriter:
                 if not waiting:
                     break
             else:
-                raise WriteConflictError(
-                    f"view {view.name!r}: {len(waiting)} rows kept changing for {TRIES_MAX} tries; "
-                    "are two backfills of the view running?"
-                )
+                raise _conflict(view, len(waiting))
+
+    def fold_events(self, view: StreamView, folder: RowFolder, events: EventsByRow) -> FoldOutcome:
+        """Fold the events into their rows by compare-and-set; a conflict reads and folds that row again.
+
+        Raises as `update_stream_rows` does; rows written before stay written, and know which events they have.
+        """
+        outcome = FoldOutcome()
+        for begin in range(0, len(events.keys), PIPELINE_MAX):
+            waiting = list(range(begin, min(begin + PIPELINE_MAX, len(events.keys))))
+            for _ in range(TRIES_MAX):
+                part = events.rows(waiting)
+                lost, done = self._try_folds(view, folder, part)
+                outcome = outcome.plus(done)
+                waiting = [waiting[place] for place in lost]
+                if not waiting:
+                    break
+            else:
+                raise _conflict(view, len(waiting))
+        return outcome
 
     def write_batch_rows(self, view: BatchView, rows: Sequence[tuple[bytes, BatchRow]]) -> int:
         """Write each row unless a newer one is stored. Returns how many were written; the rest were older.
 
         Raises OnlineStoreUnavailableError when Redis is away.
         """
-        written = 0
-        for begin in range(0, len(rows), PIPELINE_MAX):
-            calls = [
-                (key, [encode_batch_row(view, row), view.ttl_ms]) for key, row in rows[begin : begin + PIPELINE_MAX]
-            ]
-            written += sum(self._run(NEWER_WINS, calls))
+        return self.write_sealed_rows(view, [key for key, _ in rows], [encode_batch_row(view, row) for _, row in rows])
+
+    def write_sealed_rows(self, view: BatchView, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
+        """As `write_batch_rows`, of rows that are bytes already, such as those of `encode_batch_columns`."""
+        with unavailable_if_redis_fails():
+            written = newer_wins(self._client, keys, rows, view.ttl_ms)
         self.counts.written += written
         self.counts.unchanged += len(rows) - written
         return written
@@ -99,6 +142,24 @@ class RowWriter:
         self.counts.conflicts += len(lost)
         return lost
 
+    def _try_folds(self, view: StreamView, folder: RowFolder, events: EventsByRow) -> tuple[list[int], list[FoldedRow]]:
+        """One read, fold and write. Returns the places of the rows that changed in between, and what the others did."""
+        life_ms = max(view.spec.reach_ms, view.ttl_ms) + KEEP_SLACK_MS
+        stored = self._get(events.keys)
+        versions = [_next_version(_version(data)) for data in stored]
+        folded = folder.fold(stored, versions, events, self.counts.refused)
+        written = [place for place, row in enumerate(folded) if row.data is not None]
+        results = self._run(
+            COMPARE_AND_SET,
+            [(events.keys[i], [(stored[i] or b"")[VERSION_SLICE], folded[i].data, life_ms]) for i in written],
+        )
+        lost = [place for place, done in zip(written, results, strict=True) if not done]
+        self.counts.written += len(written) - len(lost)
+        self.counts.conflicts += len(lost)
+        self.counts.unchanged += len(folded) - len(written)
+        gone = set(lost)
+        return lost, [row for place, row in enumerate(folded) if place not in gone]
+
     def _decode(self, view: StreamView, data: bytes | None) -> StreamRow:
         if data is not None:
             try:
@@ -121,19 +182,21 @@ class RowWriter:
             sha = self._client.script_load(script)
             pipeline = self._client.pipeline(transaction=False)
             for key, arguments in calls:
-                pipeline.evalsha(sha, 1, key, *arguments)
+                pipeline.execute_command("EVALSHA", sha, 1, key, *arguments)
             return [int(result) for result in pipeline.execute()]
 
 
-@contextmanager
-def unavailable_if_redis_fails() -> Iterator[None]:
-    """Turns redis-py's errors into OnlineStoreUnavailableError."""
-    try:
-        yield
-    except redis.RedisError as error:
-        raise OnlineStoreUnavailableError(f"Redis did not do what was asked: {error}") from error
+def _conflict(view: StreamView, rows: int) -> WriteConflictError:
+    return WriteConflictError(
+        f"view {view.name!r}: {rows} rows kept changing for {TRIES_MAX} tries; are two backfills of the view running?"
+    )
+
+
+def _version(data: bytes | None) -> int:
+    """The version of a stored row, whatever else is in it; 0 for none."""
+    return 0 if data is None else int.from_bytes(data[VERSION_SLICE], "little")
 
 
 def _next_version(version: int) -> int:
     """A row that is new, or new again after it expired, starts anywhere, so that an old version never fits it."""
-    return version + 1 if version else secrets.randbits(62) + 1
+    return version + 1 if 0 < version < VERSION_MAX else secrets.randbits(62) + 1

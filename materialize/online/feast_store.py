@@ -5,34 +5,52 @@ Name it in `feature_store.yaml`:
     online_store:
       type: materialize.online.feast_store.PackedRedisOnlineStore
       connection_string: redis://127.0.0.1:6379/0    # optional; REDIS_URL otherwise
+
+`docs/howto/connect-to-redis.md` has the settings for TLS, users, Sentinel and Redis Cluster.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import islice
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import redis
-from feast import Entity, FeatureView, RepoConfig
+import redis.asyncio
+from feast import Entity, FeatureStore, FeatureView, RepoConfig
 from feast import utils as feast_utils
+from feast.infra.infra_object import InfraObject
 from feast.infra.online_stores.online_store import OnlineStore
+from feast.infra.supported_async_methods import SupportedAsyncMethods
+from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.repo_config import FeastConfigBaseModel
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from materialize.definitions import BatchView, StreamView, View, compile_view
-from materialize.online._batch_rows import BatchRow, value_from_proto, value_to_proto
+from materialize.online._batch_rows import BatchRow, encode_batch_row
+from materialize.online._connect import DEFAULT_URL, RedisSettings, connect, connect_async, unavailable_if_redis_fails
 from materialize.online._errors import OnlineStoreError
+from materialize.online._feast_values import (
+    Answer,
+    FeastValues,
+    Spread,
+    ViewRequest,
+    batch_row,
+    feast_values,
+    owners_of,
+)
 from materialize.online._keys import KeyEncoder, view_prefix
-from materialize.online._view_reader import NO_AGE, FeatureStatus, ReadCounts, ViewValues, view_reader
-from materialize.online._writer import RowWriter, unavailable_if_redis_fails
+from materialize.online._scripts import NEWER_WINS
+from materialize.online._view_reader import ReadCounts, ViewValues, view_reader
+from materialize.online._writer import PIPELINE_MAX, RowWriter
 
-DEFAULT_URL = "redis://127.0.0.1:6379/0"
 SCAN_COUNT = 1_000
 
 FeastRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
@@ -45,9 +63,32 @@ class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):
         "materialize.online.feast_store.PackedRedisOnlineStore"
     )
     connection_string: str | None = None
-    """A redis:// URL; the environment's REDIS_URL, or a Redis on this machine, when it is not given."""
+    """A redis://, rediss:// or unix:// URL; the environment's REDIS_URL, or a Redis on this machine, without one."""
+
+    # The others are those of RedisSettings, where they are explained.
+    username: str | None = None
+    password: str | None = None
     socket_timeout: float = 5.0
-    """Seconds that one answer may take."""
+    socket_connect_timeout: float | None = None
+    ssl: bool = False
+    ssl_ca_certs: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_check_hostname: bool = True
+    cluster: bool = False
+    startup_nodes: tuple[str, ...] = ()
+    sentinels: tuple[str, ...] = ()
+    service_name: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+    max_connections: int | None = None
+    health_check_interval: int = 0
+    retries: int = 1
+
+    def settings(self) -> RedisSettings:
+        """How to reach Redis."""
+        url = self.connection_string or os.environ.get("REDIS_URL") or DEFAULT_URL
+        return RedisSettings(url=url, **self.model_dump(exclude={"type", "connection_string"}))
 
 
 class PackedRedisOnlineStore(OnlineStore):
@@ -58,17 +99,35 @@ class PackedRedisOnlineStore(OnlineStore):
         self.now_ms: Callable[[], int] = _wall_clock_ms
         self.counts = ReadCounts()
         self._client: redis.Redis | None = None
+        self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
         self._compiled: dict[str, tuple[object, View]] = {}
 
+    @property
+    def async_supported(self) -> SupportedAsyncMethods:
+        """Reads and writes, both without a thread."""
+        return SupportedAsyncMethods(read=True, write=True)
+
     def client(self, config: RepoConfig) -> redis.Redis:
-        """The Redis client, made at the first use."""
+        """The blocking Redis client, made at the first use."""
         if self._client is None:
-            settings = config.online_store
-            url = settings.connection_string or os.environ.get("REDIS_URL") or DEFAULT_URL
-            self._client = redis.Redis.from_url(
-                url, socket_timeout=settings.socket_timeout, socket_connect_timeout=settings.socket_timeout
-            )
+            self._client = connect(config.online_store.settings())
         return self._client
+
+    def async_client(self, config: RepoConfig) -> redis.asyncio.Redis:
+        """The Redis client of the running event loop, made at the loop's first use."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._async_clients:
+            self._async_clients[loop] = connect_async(config.online_store.settings())
+        return self._async_clients[loop]
+
+    async def close(self) -> None:
+        """Give back the connections of this event loop and the blocking ones; a later call makes new ones."""
+        client = self._async_clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def online_write_batch(
         self,
@@ -81,18 +140,28 @@ class PackedRedisOnlineStore(OnlineStore):
 
         Raises OnlineStoreError for a stream view with aggregations: its rows come from the stream and the backfill.
         """
-        view = self._view(table)
-        if isinstance(view, StreamView):
-            raise OnlineStoreError(
-                f"view {view.name!r} holds windows: publish its events to the log (`actor-risk stream`), "
-                "or materialize its history; finished rows cannot be written into it"
-            )
-        encoder = KeyEncoder(config.project, view.name, view.join_keys)
-        rows = [
-            (encoder.key_of(entity), _batch_row(view, values, event_time, created))
-            for entity, values, event_time, created in data
-        ]
+        view, rows = self._rows(config, table, data)
         RowWriter(self.client(config)).write_batch_rows(view, rows)
+        if progress is not None:
+            progress(len(data))
+
+    async def online_write_batch_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[FeastRow],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """The same, without blocking the event loop."""
+        view, rows = self._rows(config, table, data)
+        client = self.async_client(config)
+        for begin in range(0, len(rows), PIPELINE_MAX):
+            with unavailable_if_redis_fails():
+                sha = await client.script_load(NEWER_WINS)
+                async with client.pipeline(transaction=False) as pipeline:
+                    for key, row in rows[begin : begin + PIPELINE_MAX]:
+                        pipeline.execute_command("EVALSHA", sha, 1, key, encode_batch_row(view, row), view.ttl_ms)
+                    await pipeline.execute()
         if progress is not None:
             progress(len(data))
 
@@ -102,19 +171,27 @@ class PackedRedisOnlineStore(OnlineStore):
         table: FeatureView,
         entity_keys: list[EntityKeyProto],
         requested_features: list[str] | None = None,
-    ) -> list[tuple[datetime | None, dict[str, ValueProto] | None]]:
+    ) -> list[FeastValues]:
         """The newest values of each entity as of now: (None, None) where there are none or they are too old."""
-        view = self._view(table)
-        names = [field.name for field in view.fields] if requested_features is None else requested_features
+        request = self._request(table, entity_keys, requested_features)
         as_of_ms = self.now_ms()
-        out: list[tuple[datetime | None, dict[str, ValueProto] | None]] = []
-        for read in self._read(config, [(view, names, entity_keys)], as_of_ms)[0]:
-            if read.statuses and read.statuses[0] in (FeatureStatus.NOT_FOUND, FeatureStatus.OUTSIDE_MAX_AGE):
-                out.append((None, None))
-            else:
-                event_time = datetime.fromtimestamp((as_of_ms - read.age_ms) / 1000, UTC)
-                out.append((event_time, dict(zip(names, _protos(view, names, read), strict=True))))
-        return out
+        return feast_values(request, self._read(config, [request], as_of_ms)[0], as_of_ms)
+
+    async def online_read_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKeyProto],
+        requested_features: list[str] | None = None,
+    ) -> list[FeastValues]:
+        """The same, without blocking the event loop."""
+        request = self._request(table, entity_keys, requested_features)
+        as_of_ms = self.now_ms()
+        return feast_values(request, (await self._read_async(config, [request], as_of_ms))[0], as_of_ms)
+
+    def plan(self, config: RepoConfig, desired_registry_proto: RegistryProto) -> list[InfraObject]:
+        """Nothing: Redis needs neither tables nor keys made before the first row, so no plan ever changes anything."""
+        return []
 
     def update(
         self,
@@ -130,9 +207,18 @@ class PackedRedisOnlineStore(OnlineStore):
             self._delete_rows(config, table.name)
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
-        """Delete the rows of the views."""
-        for table in tables:
-            self._delete_rows(config, table.name)
+        """Delete the rows of the views.
+
+        Feast 0.67 leaves the stream views out when it tears down a project. So when `tables` are all that Feast would
+        name, the project's stream views are torn down with them; fewer tables are taken at their word.
+        """
+        named = {table.name for table in tables}
+        registry = FeatureStore(None if config.repo_path is None else str(config.repo_path), config)
+        stream_views = {view.name for view in registry.list_stream_feature_views()}
+        if named >= {view.name for view in registry.list_feature_views()} - stream_views:
+            named |= stream_views
+        for name in sorted(named):
+            self._delete_rows(config, name)
 
     def _read_features_per_fv(
         self,
@@ -145,44 +231,94 @@ class PackedRedisOnlineStore(OnlineStore):
         include_feature_view_version_metadata: bool,
     ) -> None:
         """Feast's hook for reading all views at once: one round trip, and the true status of every value."""
-        requests = []
+        spreads = self._spreads(grouped_refs, join_key_values, entity_name_to_join_key_map)
+        as_of_ms = self.now_ms()
+        reads = self._read(config, [spread.request for spread in spreads], as_of_ms)
+        answer = Answer(online_features_response, as_of_ms, full_feature_names, include_feature_view_version_metadata)
+        answer.add(spreads, reads)
+
+    async def _read_features_per_fv_async(
+        self,
+        config: RepoConfig,
+        grouped_refs: list[Any],
+        join_key_values: dict[str, Any],
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: GetOnlineFeaturesResponse,
+        full_feature_names: bool,
+        include_feature_view_version_metadata: bool,
+    ) -> None:
+        """The same, without blocking the event loop."""
+        spreads = self._spreads(grouped_refs, join_key_values, entity_name_to_join_key_map)
+        as_of_ms = self.now_ms()
+        reads = await self._read_async(config, [spread.request for spread in spreads], as_of_ms)
+        answer = Answer(online_features_response, as_of_ms, full_feature_names, include_feature_view_version_metadata)
+        answer.add(spreads, reads)
+
+    def _spreads(
+        self, grouped_refs: list[Any], join_key_values: dict[str, Any], entity_name_to_join_key_map: dict[str, str]
+    ) -> list[Spread]:
         spreads = []
         for table, features in grouped_refs:
             entities, indexes, length = feast_utils._get_unique_entities(
                 table, join_key_values, entity_name_to_join_key_map
             )
-            requests.append((self._view(table), list(features), feast_utils._get_entity_key_protos(entities)))
-            spreads.append((table, tuple(indexes), length))
-        as_of_ms = self.now_ms()
-        for (view, features, _), (table, indexes, length), reads in zip(
-            requests, spreads, self._read(config, requests, as_of_ms), strict=True
-        ):
-            name = table.projection.name_to_use()
-            _append(online_features_response, view, features, reads, indexes, length, as_of_ms)
-            online_features_response.metadata.feature_names.val.extend(
-                f"{name}__{feature}" if full_feature_names else feature for feature in features
-            )
+            request = self._request(table, feast_utils._get_entity_key_protos(entities), features)
+            spreads.append(Spread(request, table, owners_of(indexes, length)))
+        return spreads
 
-    def _read(
-        self,
-        config: RepoConfig,
-        requests: Sequence[tuple[View, Sequence[str], Sequence[EntityKeyProto]]],
-        as_of_ms: int,
-    ) -> list[list[ViewValues]]:
+    def _read(self, config: RepoConfig, requests: Sequence[ViewRequest], as_of_ms: int) -> list[list[ViewValues]]:
         """One pipelined round trip for all views and entities."""
+        keys = _keys(config, requests)
         with unavailable_if_redis_fails():
             pipeline = self.client(config).pipeline(transaction=False)
-            for view, _, entities in requests:
-                encoder = KeyEncoder(config.project, view.name, view.join_keys)
-                for entity in entities:
-                    pipeline.get(encoder.key_of(entity))
-            rows = iter(pipeline.execute())
+            for key in keys:
+                pipeline.get(key)
+            rows = pipeline.execute()
+        return self._decoded(requests, rows, as_of_ms)
+
+    async def _read_async(
+        self, config: RepoConfig, requests: Sequence[ViewRequest], as_of_ms: int
+    ) -> list[list[ViewValues]]:
+        """One pipelined round trip for all views and entities."""
+        keys = _keys(config, requests)
+        with unavailable_if_redis_fails():
+            async with self.async_client(config).pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.get(key)
+                rows = await pipeline.execute()
+        return self._decoded(requests, rows, as_of_ms)
+
+    def _decoded(
+        self, requests: Sequence[ViewRequest], rows: Sequence[bytes | None], as_of_ms: int
+    ) -> list[list[ViewValues]]:
+        left = iter(rows)
         reads = []
         for view, features, entities in requests:
             names = [field.name for field in view.fields]
             reader = view_reader(view, [names.index(feature) for feature in features])
-            reads.append([reader.read(next(rows), as_of_ms, self.counts) for _ in entities])
+            reads.append([reader.read(next(left), as_of_ms, self.counts) for _ in entities])
         return reads
+
+    def _request(
+        self, table: FeatureView, entities: Sequence[EntityKeyProto], features: Sequence[str] | None
+    ) -> ViewRequest:
+        view = self._view(table)
+        return view, [field.name for field in view.fields] if features is None else list(features), entities
+
+    def _rows(
+        self, config: RepoConfig, table: FeatureView, data: Sequence[FeastRow]
+    ) -> tuple[BatchView, list[tuple[bytes, BatchRow]]]:
+        view = self._view(table)
+        if isinstance(view, StreamView):
+            raise OnlineStoreError(
+                f"view {view.name!r} holds windows: publish its events to the log (`actor-risk stream`), "
+                "or materialize its history; finished rows cannot be written into it"
+            )
+        encoder = KeyEncoder(config.project, view.name, view.join_keys)
+        return view, [
+            (encoder.key_of(entity), batch_row(view, values, event_time, created))
+            for entity, values, event_time, created in data
+        ]
 
     def _view(self, table: FeatureView) -> View:
         """The compiled view, compiled anew when Feast hands over another definition."""
@@ -194,76 +330,28 @@ class PackedRedisOnlineStore(OnlineStore):
         return known[1]
 
     def _delete_rows(self, config: RepoConfig, view_name: str) -> None:
+        """Scans every node: one command for each key, as the keys of a batch lie in many slots of a cluster."""
         client = self.client(config)
         pattern = _glob_escaped(view_prefix(config.project, view_name)) + b"{*"
         with unavailable_if_redis_fails():
-            batch: list[bytes] = []
-            for key in client.scan_iter(pattern, count=SCAN_COUNT):
-                batch.append(key)
-                if len(batch) == SCAN_COUNT:
-                    client.unlink(*batch)
-                    batch = []
-            if batch:
-                client.unlink(*batch)
+            keys = client.scan_iter(match=pattern, count=SCAN_COUNT)
+            while batch := list(islice(keys, SCAN_COUNT)):
+                pipeline = client.pipeline(transaction=False)
+                for key in batch:
+                    pipeline.unlink(key)
+                pipeline.execute()
 
 
 def _wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _batch_row(
-    view: BatchView, values: Mapping[str, ValueProto], event_time: datetime, created: datetime | None
-) -> BatchRow:
-    none = ValueProto()
-    stored = tuple(value_from_proto(field, values.get(field.name, none)) for field in view.fields)
-    return BatchRow(_milliseconds(event_time), 0 if created is None else _milliseconds(created), stored)
-
-
-def _milliseconds(when: datetime) -> int:
-    aware = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1000)
-
-
-def _protos(view: View, names: Sequence[str], read: ViewValues) -> list[ValueProto]:
-    fields = {field.name: field for field in view.fields}
-    return [value_to_proto(fields[name], value) for name, value in zip(names, read.values, strict=True)]
-
-
-def _append(
-    response: GetOnlineFeaturesResponse,
-    view: View,
-    features: Sequence[str],
-    reads: Sequence[ViewValues],
-    indexes: Sequence[Sequence[int]],
-    length: int,
-    as_of_ms: int,
-) -> None:
-    """Add one vector per feature to the response, each entity's value at every row that asked for it."""
-    owner = [0] * length
-    for entity, rows in enumerate(indexes):
-        for row in rows:
-            owner[row] = entity
-    times = [_timestamp(as_of_ms - read.age_ms if read.age_ms != NO_AGE else None) for read in reads]
-    protos = [_protos(view, features, read) for read in reads]
-    for position in range(len(features)):
-        response.results.append(
-            GetOnlineFeaturesResponse.FeatureVector(
-                values=[protos[entity][position] for entity in owner],
-                statuses=[_feast_status(reads[entity].statuses[position]) for entity in owner],
-                event_timestamps=[times[entity] for entity in owner],
-            )
-        )
-
-
-def _feast_status(status: FeatureStatus) -> Any:
-    return int(status)
-
-
-def _timestamp(time_ms: int | None) -> Timestamp:
-    stamp = Timestamp()
-    if time_ms is not None:
-        stamp.FromMilliseconds(time_ms)
-    return stamp
+def _keys(config: RepoConfig, requests: Sequence[ViewRequest]) -> list[bytes]:
+    keys: list[bytes] = []
+    for view, _, entities in requests:
+        encoder = KeyEncoder(config.project, view.name, view.join_keys)
+        keys += [encoder.key_of(entity) for entity in entities]
+    return keys
 
 
 def _glob_escaped(text: bytes) -> bytes:

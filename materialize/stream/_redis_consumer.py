@@ -54,16 +54,21 @@ class RedisConsumer:
         client: redis.Redis,
         layout: Layout,
         topics: Mapping[str, int],
+        incarnations: Mapping[str, int],
         group: str,
         *,
         start: Start,
         lease_ms: int,
         clock_ms: Callable[[], int],
     ) -> None:
-        """`topics` says how many partitions each has; `clock_ms` is monotonic and measures only our own pauses."""
+        """`topics` says how many partitions each has, `incarnations` which making of each it is.
+
+        `clock_ms` is monotonic and measures only our own pauses.
+        """
         self._client = client
         self._layout = layout
         self._topics = dict(topics)
+        self._incarnations = dict(incarnations)
         self._group = group
         self._start = start
         self._lease_ms = lease_ms
@@ -106,6 +111,10 @@ class RedisConsumer:
     def assignment(self) -> frozenset[TopicPartition]:
         """See `EventLogConsumer.assignment`."""
         return frozenset(self._assigned())
+
+    def incarnation(self, topic: str) -> int:
+        """See `EventLogConsumer.incarnation`."""
+        return self._incarnations[topic]
 
     def lag(self) -> dict[TopicPartition, int]:
         """See `EventLogConsumer.lag`: exact up to `LAG_EXACT_MAX`, then an estimate that assumes an even rate."""

@@ -1,6 +1,7 @@
 """How the event log lies in Redis: key names, offsets as entry ids, the partition of a key, and errors translated.
 
 <prefix>:log:topics                                 hash: topic → number of partitions
+<prefix>:log:incarnations                           hash: topic → a number that it got when it was made
 <prefix>:log:{<topic>:<partition>}                  stream: entries with the fields `key` and `value`
 <prefix>:log:{<topic>:<partition>}:position:<group> string: id of the last entry that the group has processed
 <prefix>:log:{<topic>:<partition>}:lease:<group>    string: the consumer that reads it; expires
@@ -40,6 +41,11 @@ class Layout:
     def topics(self) -> str:
         """The hash of topics."""
         return f"{self.prefix}:log:topics"
+
+    @property
+    def incarnations(self) -> str:
+        """The hash of the topics' incarnations."""
+        return f"{self.prefix}:log:incarnations"
 
     @property
     def idle(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any
@@ -20,7 +21,14 @@ from materialize.stream.errors import (
     StreamError,
     UnknownTopicError,
 )
-from materialize.stream.log import KafkaLogSettings, Record, Start, TopicPartition, check_topic_name
+from materialize.stream.log import (
+    INCARNATION_MAX,
+    KafkaLogSettings,
+    Record,
+    Start,
+    TopicPartition,
+    check_topic_name,
+)
 
 _FETCH_WAIT_MS = 50  # the broker answers at once when there are records; this bounds an idle fetch
 _FETCH_BYTES_MAX = 4 * 1024 * 1024
@@ -62,6 +70,7 @@ class KafkaLog:
 
     def consumer(self, topics: Sequence[str], group: str, start: Start = "earliest") -> KafkaConsumer:
         """See `EventLog.consumer`."""
+        incarnations = self._incarnations(topics)
         client = self._client(group, start)
         try:
             for topic in topics:
@@ -69,7 +78,7 @@ class KafkaLog:
         except StreamError:
             client.close()
             raise
-        return KafkaConsumer(client, topics, start, self._settings.timeout_ms)
+        return KafkaConsumer(client, topics, incarnations, start, self._settings.timeout_ms)
 
     def producer(self) -> KafkaProducer:
         """See `EventLog.producer`. Raises LogUnavailableError."""
@@ -100,6 +109,15 @@ class KafkaLog:
             bootstrap_servers=self._settings.bootstrap_servers, **_timeouts(self._settings.timeout_ms)
         )
 
+    def _incarnations(self, topics: Sequence[str]) -> dict[str, int]:
+        """From the id that Kafka gives a topic when it is made (KIP-516). Raises UnknownTopicError."""
+        with _translated(), closing(self._admin()) as admin:
+            missing = set(topics).difference(admin.list_topics())
+            if missing:
+                raise UnknownTopicError(min(missing))
+            described = admin.describe_topics(list(topics))
+        return {topic["name"]: zlib.crc32(str(topic["topic_id"]).encode()) & INCARNATION_MAX for topic in described}
+
     def _client(self, group: str | None, start: Start) -> Any:
         with _translated():
             return kafka.KafkaConsumer(
@@ -120,8 +138,11 @@ class KafkaLog:
 class KafkaConsumer:
     """See `EventLogConsumer`."""
 
-    def __init__(self, client: Any, topics: Sequence[str], start: Start, timeout_ms: int) -> None:
+    def __init__(
+        self, client: Any, topics: Sequence[str], incarnations: Mapping[str, int], start: Start, timeout_ms: int
+    ) -> None:
         self._client = client
+        self._incarnations = dict(incarnations)
         self._start = start
         self._timeout_ms = timeout_ms
         self._committed: dict[TopicPartition, int] = {}
@@ -156,6 +177,10 @@ class KafkaConsumer:
     def assignment(self) -> frozenset[TopicPartition]:
         """See `EventLogConsumer.assignment`."""
         return self._assigned
+
+    def incarnation(self, topic: str) -> int:
+        """See `EventLogConsumer.incarnation`."""
+        return self._incarnations[topic]
 
     def lag(self) -> dict[TopicPartition, int]:
         """See `EventLogConsumer.lag`."""

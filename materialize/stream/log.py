@@ -30,6 +30,8 @@ Start = Literal["earliest", "latest"]
 
 DEFAULT_PARTITIONS = 4
 
+INCARNATION_MAX = (1 << 31) - 1
+
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -92,6 +94,10 @@ class EventLogConsumer(Protocol):
 
     def assignment(self) -> frozenset[TopicPartition]:
         """The partitions that this consumer reads now, as of its last poll."""
+        ...
+
+    def incarnation(self, topic: str) -> int:
+        """Which making of the topic this is, 0 to INCARNATION_MAX: another one after it was deleted and made again."""
         ...
 
     def lag(self) -> dict[TopicPartition, int]:

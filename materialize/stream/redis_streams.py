@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,14 @@ from materialize.stream._redis_layout import (
     translated,
 )
 from materialize.stream.errors import LogUnavailableError, ProduceError, StreamError, UnknownTopicError
-from materialize.stream.log import Record, RedisLogSettings, Start, TopicPartition, check_topic_name
+from materialize.stream.log import (
+    INCARNATION_MAX,
+    Record,
+    RedisLogSettings,
+    Start,
+    TopicPartition,
+    check_topic_name,
+)
 
 _BATCH_RECORDS = 1_000
 _WAITING_MAX = 10_000
@@ -46,6 +54,7 @@ class RedisStreams:
         with translated():
             for name in names:
                 self._client.hsetnx(self._layout.topics, name, partitions or self._settings.partitions)
+                self._client.hsetnx(self._layout.incarnations, name, secrets.randbelow(INCARNATION_MAX) + 1)
         return {name: self._partitions(name) for name in names}
 
     def delete_topics(self, names: Sequence[str]) -> None:
@@ -53,6 +62,7 @@ class RedisStreams:
         with translated():
             for name in names:
                 self._client.hdel(self._layout.topics, name)
+                self._client.hdel(self._layout.incarnations, name)
                 for key in self._client.scan_iter(match=self._layout.pattern(name), count=1_000):
                     self._client.unlink(key)
 
@@ -62,6 +72,7 @@ class RedisStreams:
             self._client,
             self._layout,
             {topic: self._partitions(topic) for topic in topics},
+            {topic: self._incarnation(topic) for topic in topics},
             group,
             start=start,
             lease_ms=self._settings.lease_ms,
@@ -98,6 +109,10 @@ class RedisStreams:
     def _partitions(self, topic: str) -> int:
         with translated():
             return partitions_in(topic, self._client.hget(self._layout.topics, topic))
+
+    def _incarnation(self, topic: str) -> int:
+        with translated():
+            return int(self._client.hget(self._layout.incarnations, topic) or 0)
 
     def _streams(self, topic: str) -> dict[TopicPartition, str]:
         partitions = (TopicPartition(topic, p) for p in range(self._partitions(topic)))

@@ -10,6 +10,9 @@ The protocol, for each micro-batch:
 5. Flush the dead letters.
 6. Commit the offsets.
 
+An offset is that of a partition of one incarnation of the log: a topic that was deleted and made again, or another kind
+of log, begins anew.
+
 A crash before step 6 delivers the batch again: rows that step 4 wrote know its offsets and stay as they are; the others
 take it now. A worker that lost its partitions without knowing (a zombie) applies, row by row, either what the row does
 not have yet, with its offsets, or nothing.
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from threading import Event as ThreadEvent
 from typing import Any
@@ -35,13 +38,15 @@ from materialize.events import (
     columns_from_events,
     decode_event,
 )
-from materialize.kernel import EventBlock, FoldCounts, KernelError, fold_events
+from materialize.kernel import KernelError
 from materialize.online import (
+    FoldOutcome,
     KeyEncoder,
     OnlineStoreUnavailableError,
+    RowFolder,
     RowWriter,
-    StreamRow,
     WriteConflictError,
+    events_by_row,
 )
 from materialize.stream.dead_letters import DeadLetters
 from materialize.stream.errors import CommitRejectedError, LogUnavailableError, ProduceError, RecordsLostError
@@ -94,6 +99,15 @@ class _Decoded:
     columns: Columns
 
 
+@dataclass(frozen=True)
+class _Letter:
+    """A record to be put aside, and why."""
+
+    record: Record
+    reason: str
+    detail: str
+
+
 class StreamWorker:
     """Folds the events of some topics into the rows of the views that read them."""
 
@@ -107,21 +121,36 @@ class StreamWorker:
         now_ms: Callable[[], int],
         settings: WorkerSettings | None = None,
     ) -> None:
+        self._folders: dict[str, RowFolder] = {}
         self._views: dict[str, list[tuple[StreamView, KeyEncoder]]] = defaultdict(list)
         for view in views:
             self._views[view.topic].append((view, KeyEncoder(project, view.name, view.join_keys)))
+            self._folders[view.name] = RowFolder(view)
         self._consumer = consumer
         self._writer = writer
         self._dead_letters = dead_letters
         self._now_ms = now_ms
         self._settings = settings or WorkerSettings()
         self._in_hand: list[Record] = []
+        self._letters: dict[tuple[str, int, int], _Letter] = {}
         self.counts = WorkerCounts()
 
-    def run(self, stop: ThreadEvent, on_batch: Callable[[WorkerCounts], None] | None = None) -> None:
-        """Work until `stop` is set, finishing the batch in hand; an outage is waited out, and nothing is skipped."""
+    def run(
+        self,
+        stop: ThreadEvent,
+        on_batch: Callable[[WorkerCounts], None] | None = None,
+        on_ready: Callable[[WorkerCounts], None] | None = None,
+    ) -> None:
+        """Work until `stop` is set, finishing the batch in hand; an outage is waited out, and nothing is skipped.
+
+        `on_ready` is called once, when the worker first owns partitions, `on_batch` after every micro-batch.
+        """
         while not stop.is_set():
-            if self._retrying(self.run_once, stop) and on_batch is not None:
+            taken = self._retrying(self.run_once, stop)
+            if on_ready is not None and self._consumer.assignment():
+                on_ready(self.counts)
+                on_ready = None
+            if taken and on_batch is not None:
                 on_batch(self.counts)
 
     def run_once(self) -> int:
@@ -135,6 +164,7 @@ class StreamWorker:
         if taken:
             self._finish(self._in_hand)
         self._in_hand = []
+        self._letters = {}
         return taken
 
     def _poll(self) -> list[Record]:
@@ -152,7 +182,7 @@ class StreamWorker:
         for topic, decoded in self._decode(records).items():
             for view, encoder in self._views[topic]:
                 self._fold(view, encoder, decoded)
-        self._dead_letters.flush(self._settings.flush_timeout_ms)
+        self._send_letters()
         try:
             self._consumer.commit(next_offsets(records))
         except CommitRejectedError as error:
@@ -163,6 +193,8 @@ class StreamWorker:
         valid: dict[str, tuple[list[Record], list[Event]]] = defaultdict(lambda: ([], []))
         now_ms = self._now_ms()
         for record in records:
+            if self._is_invalid(record):
+                continue
             try:
                 event = decode_event(record.topic, record.value, now_ms, self._settings.skew_ms)
             except InvalidEventError as error:
@@ -179,16 +211,11 @@ class StreamWorker:
             self.counts.without_key += seen.skipped
             if not len(seen.block):
                 continue
-            rows = seen.rows
-            partitions = np.array([records[row].partition for row in rows], dtype=np.int64)
-            offsets = np.array([records[row].offset for row in rows], dtype=np.int64)
-            folds = {
-                key: _Fold(view, seen.block.take(index), partitions[index], offsets[index])
-                for key, index in _by_key(encoder, seen).items()
-            }
-            self._writer.update_stream_rows(view, {key: fold.change for key, fold in folds.items()})
-            for fold in folds.values():
-                self._add(fold)
+            incarnation = self._consumer.incarnation(view.topic) << 32
+            partitions = np.array([incarnation | records[row].partition for row in seen.rows], dtype=np.int64)
+            offsets = np.array([records[row].offset for row in seen.rows], dtype=np.int64)
+            events = events_by_row(encoder, seen, partitions, offsets)
+            self._add(self._writer.fold_events(view, self._folders[view.name], events))
 
     def _seen(self, view: StreamView, decoded: _Decoded) -> list[tuple[Sequence[Record], ViewEvents]]:
         """The view's events; where the transformation fails, one by one, and the failing ones to the dead letters."""
@@ -206,16 +233,29 @@ class StreamWorker:
         return seen
 
     def _bury(self, record: Record, reason: str, detail: str) -> None:
-        self._dead_letters.put(record, reason, detail, self._now_ms())
-        self.counts.dead_letters[reason] += 1
+        """Put a record aside, once however often its batch is tried."""
+        self._letters.setdefault((*record.topic_partition, record.offset), _Letter(record, reason, detail))
 
-    def _add(self, fold: _Fold) -> None:
+    def _is_invalid(self, record: Record) -> bool:
+        """Whether an earlier try found that the record is no valid event; some view may still take one that is."""
+        letter = self._letters.get((*record.topic_partition, record.offset))
+        return letter is not None and letter.reason != TRANSFORMATION_FAILED
+
+    def _send_letters(self) -> None:
+        """Step 5. A letter that is not acknowledged is sent again with the next try."""
+        for letter in self._letters.values():
+            self._dead_letters.put(letter.record, letter.reason, letter.detail, self._now_ms())
+        self._dead_letters.flush(self._settings.flush_timeout_ms)
+        for letter in self._letters.values():
+            self.counts.dead_letters[letter.reason] += 1
+
+    def _add(self, outcome: FoldOutcome) -> None:
         counts = self.counts
-        counts.replayed += fold.replayed
-        counts.folded += fold.counts.folded
-        counts.duplicates += fold.counts.duplicates
-        counts.owned_by_batch += fold.counts.owned_by_batch
-        counts.too_late += fold.counts.too_late
+        counts.replayed += outcome.replayed
+        counts.folded += outcome.counts.folded
+        counts.duplicates += outcome.counts.duplicates
+        counts.owned_by_batch += outcome.counts.owned_by_batch
+        counts.too_late += outcome.counts.too_late
 
     def _retrying(self, step: Callable[[], Any], stop: ThreadEvent) -> Any:
         """The step's result, tried until it is done or the worker is told to stop; None then."""
@@ -229,46 +269,3 @@ class StreamWorker:
                 if stop.wait(wait_s):
                     return None
                 wait_s = min(wait_s * 2, self._settings.retry_max_s)
-
-
-class _Fold:
-    """One entity's events of a batch, to be folded into whatever its row is when it is read."""
-
-    def __init__(
-        self,
-        view: StreamView,
-        block: EventBlock,
-        partitions: np.ndarray[Any, np.dtype[np.int64]],
-        offsets: np.ndarray[Any, np.dtype[np.int64]],
-    ) -> None:
-        self._view = view
-        self._block = block
-        self._partitions = partitions
-        self._offsets = offsets
-        self.replayed = 0
-        self.counts = FoldCounts()
-
-    def change(self, stored: StreamRow) -> StreamRow | None:
-        """The row with the events that it has not applied, or None when it has them all. Safe to call again."""
-        applied = np.array([stored.applied.get(int(p), -1) for p in self._partitions], dtype=np.int64)
-        fresh = self._offsets > applied
-        self.replayed = int(len(fresh) - fresh.sum())
-        if not fresh.any():
-            self.counts = FoldCounts()
-            return None
-        state, self.counts = fold_events(self._view.spec, stored.state, self._block.take(fresh))
-        return StreamRow(state, stored.version, self._applied(stored.applied))
-
-    def _applied(self, before: Mapping[int, int]) -> dict[int, int]:
-        after = dict(before)
-        for partition, offset in zip(self._partitions.tolist(), self._offsets.tolist(), strict=True):
-            after[partition] = max(after.get(partition, -1), offset)
-        return after
-
-
-def _by_key(encoder: KeyEncoder, seen: ViewEvents) -> dict[bytes, list[int]]:
-    """The positions of each entity's events, by its row's key."""
-    positions: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for position, values in enumerate(zip(*seen.keys, strict=True)):
-        positions[values].append(position)
-    return {encoder.key(values): index for values, index in positions.items()}

@@ -18,6 +18,7 @@ from actor_risk.local import wait_until
 from materialize.stream.dead_letters import DeadLetter, DeadLetters
 from materialize.stream.errors import CommitRejectedError, ProduceError, StreamError, UnknownTopicError
 from materialize.stream.log import (
+    INCARNATION_MAX,
     EventLog,
     EventLogConsumer,
     EventLogSettings,
@@ -421,3 +422,24 @@ def test_a_record_among_the_dead_letters_that_is_none_is_shown_as_unreadable(log
     (letter,) = letters.list(topic)
     assert (letter.reason, letter.value) == ("unreadable_letter", b"\xff not a letter")
     assert letters.count(topic) == 1
+
+
+def test_a_topic_that_is_made_again_is_another_incarnation(
+    log: EventLog, topic: str, join: Callable[[], EventLogConsumer]
+) -> None:
+    first, again = join(), join()
+    assert first.incarnation(topic) == again.incarnation(topic)
+    assert 0 < first.incarnation(topic) <= INCARNATION_MAX
+    first.close()
+    again.close()
+    log.delete_topics([topic])
+    wait_until(lambda: made_again(log, topic), DEADLINE_S, "the topic is made again")
+    assert join().incarnation(topic) != first.incarnation(topic)
+
+
+def made_again(log: EventLog, topic: str) -> bool:
+    """Kafka deletes in the background, and says so to whoever makes the topic too soon."""
+    try:
+        return log.ensure_topics([topic], 4)[topic] == 4
+    except (StreamError, LookupError):
+        return False

@@ -9,14 +9,16 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from feast.protos.feast.types.Value_pb2 import DoubleList, StringList
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from materialize.kernel import AggregationSpec, Row, ViewSpec, Window, empty_row
 from materialize.online import (
+    NUMERIC_KINDS,
     BatchRow,
     FeatureStatus,
     ReadCounts,
@@ -24,6 +26,7 @@ from materialize.online import (
     StreamRow,
     decode_batch_row,
     decode_stream_row,
+    encode_batch_columns,
     encode_batch_row,
     encode_stream_row,
     view_reader,
@@ -62,6 +65,7 @@ def stream_bytes(state: Row, version: int = 5) -> bytes:
     return encode_stream_row(SPEC, StreamRow(state, version, {0: 3, 7: 2**62}))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(batch_rows())
 def test_a_batch_row_is_read_as_it_was_written(given_row: tuple[list[str], BatchRow]) -> None:
     kinds, row = given_row
@@ -187,3 +191,19 @@ def test_a_well_sealed_value_that_is_none_of_its_type_is_refused(kind: str) -> N
     with pytest.raises(RowRefusedError) as refusal:
         decode_batch_row(view, seal(Header(BATCH_ROW, view.fingerprint, 0, 0, 0, 0, 1), body))
     assert refusal.value.reason == "bad_value"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(batch_rows(), st.integers(1, 4))
+def test_rows_laid_out_together_are_the_rows_laid_out_alone(given_row: tuple[list[str], BatchRow], count: int) -> None:
+    kinds, row = given_row
+    view = batch_view(kinds)
+    columns: list[Any] = []
+    for field, value in zip(view.fields, row.values, strict=True):
+        arrow = {"DOUBLE": pa.float64(), "FLOAT": pa.float32(), "INT64": pa.int64(), "INT32": pa.int32()}
+        if field.kind in NUMERIC_KINDS:
+            columns.append(pa.array([value] * count, arrow.get(field.kind, pa.bool_())))
+        else:
+            columns.append([value] * count)
+    times, created = np.full(count, row.event_time_ms), np.full(count, row.created_ms)
+    assert encode_batch_columns(view, columns, times, created) == [encode_batch_row(view, row)] * count

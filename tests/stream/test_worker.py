@@ -20,7 +20,7 @@ from actor_risk.local import wait_until
 from actor_risk.simulate import json_lines
 from materialize.definitions import JoinKey, StreamView
 from materialize.events import DEFAULT_SKEW_MS
-from materialize.online import KeyEncoder, OnlineStoreUnavailableError
+from materialize.online import KeyEncoder, OnlineStoreError, decode_stream_row, encode_stream_row
 from materialize.stream import EventLogSettings, KafkaLogSettings, RedisLogSettings, TopicPartition, UnknownTopicError
 from materialize.stream.worker import StreamWorker
 from tests.support.rows import assert_rows_hold_exactly
@@ -302,7 +302,7 @@ def assert_unfinished(worker: StreamWorker, bench: Bench, view: StreamView) -> N
     """Runs into a row that cannot be read, as in an outage in the middle of a batch, and clears it away."""
     key = KeyEncoder(bench.project, view.name, (JoinKey("device_id", "STRING"),)).key(["d"])
     bench.client.hset(key, "not", "a string")
-    with pytest.raises(OnlineStoreUnavailableError):
+    with pytest.raises(OnlineStoreError):
         run_until(worker, lambda: False)
     bench.client.delete(key)
 
@@ -321,3 +321,41 @@ def test_the_group_has_committed_what_it_counted(bench: Bench, views: list[Strea
         assert all(isinstance(p, TopicPartition) for p in consumer.lag())
     finally:
         consumer.close()
+
+
+def test_a_log_that_was_made_anew_is_no_replay(redis_url: str, redis_namespace: str, world: World) -> None:
+    ad_views = [view for view in world.views() if view.topic == "ad_events"]
+    lines = [click_line(f"{i}", NOW_MS - i) for i in range(10)]
+    with open_bench(RedisLogSettings(url=redis_url, prefix=redis_namespace), redis_url, redis_namespace) as opened:
+        for part in (lines[:6], lines[6:]):
+            opened.log.ensure_topics(["ad_events"])
+            publish(opened.log, "ad_events", part, ["k"] * len(part))
+            with opened.worker(ad_views, lambda: NOW_MS) as worker:
+                run_until(worker, lambda part=part, worker=worker: worker.counts.records >= len(part))
+                assert worker.counts.replayed == 0
+            opened.log.delete_topics(["ad_events"])
+            raise_applied_offsets(opened, ad_views)
+        assert_rows_hold_exactly(opened.client, redis_namespace, ad_views, {"ad_events": table_of(lines)}, NOW_MS)
+
+
+def raise_applied_offsets(bench: Bench, views: list[StreamView]) -> None:
+    """Make the rows' offsets as large as those of a log that was far ahead."""
+    for view in views:
+        for key in bench.client.scan_iter(f"{bench.project}:{view.name}:*"):
+            stored = decode_stream_row(view.spec, bench.client.get(key))
+            far = replace(stored, applied=dict.fromkeys(stored.applied, 2**62))
+            bench.client.set(key, encode_stream_row(view.spec, far))
+
+
+def test_a_batch_that_is_tried_twice_leaves_each_dead_letter_once(
+    redis_url: str, redis_namespace: str, world: World
+) -> None:
+    ad_views = [view for view in world.views() if view.topic == "ad_events"]
+    with open_bench(RedisLogSettings(url=redis_url, prefix=redis_namespace), redis_url, redis_namespace) as opened:
+        opened.log.ensure_topics(["ad_events"])
+        publish(opened.log, "ad_events", [b"{", click_line("good", NOW_MS), b"[]"], ["k"] * 3)
+        with opened.worker(ad_views, lambda: NOW_MS) as worker:
+            assert_unfinished(worker, opened, next(view for view in ad_views if view.name == "device_ad_stats"))
+            run_until(worker, lambda: worker.counts.folded >= 4)
+            assert sum(worker.counts.dead_letters.values()) == 2
+        assert opened.dead_letters.count("ad_events") == 2

@@ -1,0 +1,132 @@
+"""Rows folded in compiled code, bytes to bytes, are what the plain fold makes of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from materialize.definitions import FeatureField, JoinKey, StreamView, ViewEvents
+from materialize.kernel import empty_row, fold_events, read_windows, replace_batch_side
+from materialize.online import KeyEncoder, StreamRow, decode_stream_row, encode_stream_row
+from materialize.online._folding import EventsByRow, RowFolder, events_by_row
+from tests.kernel.oracle import OracleEvent
+from tests.kernel.test_kernel_against_oracle import HOUR_MS, SPEC, START_MS, block_of, histories
+
+VIEW = StreamView(
+    name=SPEC.name,
+    join_keys=(JoinKey("who", "STRING"),),
+    fields=tuple(FeatureField(s.feature, "DOUBLE") for s in SPEC.aggregations),
+    spec=SPEC,
+    topic="events",
+    timestamp_field="event_time",
+    ttl_ms=0,
+    transform=None,
+)
+FOLDER = RowFolder(VIEW)
+ENCODER = KeyEncoder("p", VIEW.name, VIEW.join_keys)
+
+
+def grouped(events: Sequence[tuple[str, int, int, OracleEvent]]) -> EventsByRow:
+    """(entity, partition, offset, event) as a micro-batch."""
+    who = np.array([entity for entity, *_ in events], dtype=object)
+    block = block_of([event for *_, event in events])
+    seen = ViewEvents((who,), block, 0, np.arange(len(events)))
+    partitions, offsets = (np.array([e[i] for e in events], dtype=np.int64) for i in (1, 2))
+    return events_by_row(ENCODER, seen, partitions, offsets)
+
+
+def plain(stored: StreamRow, events: Sequence[tuple[str, int, int, OracleEvent]]) -> tuple[StreamRow, tuple[int, ...]]:
+    """The same by the plain functions: offsets first, then the fold."""
+    fresh = [e for e in events if e[2] > stored.applied.get(e[1], -1)]
+    applied = dict(stored.applied)
+    for _, partition, offset, _ in fresh:
+        applied[partition] = max(applied.get(partition, -1), offset)
+    if not fresh:
+        return stored, (0, 0, 0, 0, len(events))
+    state, counts = fold_events(SPEC, stored.state, block_of([event for *_, event in fresh]))
+    told = (counts.folded, counts.duplicates, counts.owned_by_batch, counts.too_late, len(events) - len(fresh))
+    return StreamRow(state, stored.version + 1, applied), told
+
+
+def assert_same_row(data: bytes, wanted: StreamRow, as_of_ms: int) -> None:
+    found = decode_stream_row(SPEC, data)
+    assert found.applied == wanted.applied
+    assert found.version == wanted.version
+    assert (found.state.batch_end_ms, found.state.tiles_newest_ms) == (
+        wanted.state.batch_end_ms,
+        wanted.state.tiles_newest_ms,
+    )
+    np.testing.assert_array_equal(found.state.head.ids, wanted.state.head.ids)
+    np.testing.assert_array_equal(found.state.head.times, wanted.state.head.times)
+    np.testing.assert_array_equal(found.state.head.values, wanted.state.head.values)
+    np.testing.assert_array_equal(found.state.head.hashes, wanted.state.head.hashes)
+    for tiles, others in zip(found.state.tiles, wanted.state.tiles, strict=True):
+        np.testing.assert_array_equal(tiles.index, others.index)
+        np.testing.assert_allclose(tiles.states, others.states, rtol=1e-9, atol=1e-6)
+        for sets, other in zip(tiles.sets, others.sets, strict=True):
+            np.testing.assert_array_equal(sets.ends, other.ends)
+            np.testing.assert_array_equal(sets.hashes, other.hashes)
+    read, want = (read_windows(SPEC, row.state, as_of_ms) for row in (found, wanted))
+    np.testing.assert_allclose(read.values, want.values, rtol=1e-9, atol=1e-6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), st.randoms(use_true_random=False), st.integers(0, 50), st.integers(1, 4))
+def test_folded_bytes_are_the_plain_folds_row(
+    events: list[OracleEvent], chance: random.Random, hours: int, batches: int
+) -> None:
+    batch_end_ms = (START_MS - hours * HOUR_MS) // SPEC.batch_step_ms * SPEC.batch_step_ms
+    history = [event for event in events if event.time_ms < batch_end_ms and chance.random() < 0.5]
+    rows: dict[str, StreamRow] = {}
+    stored: dict[str, bytes] = {}
+    if history:
+        state = replace_batch_side(SPEC, empty_row(SPEC), block_of(history), batch_end_ms)
+        rows["a"] = StreamRow(state, 7, {})
+        stored["a"] = encode_stream_row(SPEC, rows["a"])
+    sent = [(chance.choice("ab"), chance.randrange(3), i, event) for i, event in enumerate(events)]
+    for number in range(batches):
+        batch = sent[: len(sent) * (number + 1) // batches] if chance.random() < 0.5 else sent
+        if not batch:
+            continue
+        shuffled = batch + chance.sample(batch, len(batch) // 3)  # delivered twice within one batch
+        chance.shuffle(shuffled)
+        by_row = grouped(shuffled)
+        names = ["a" if key == ENCODER.key(["a"]) else "b" for key in by_row.keys]
+        before = [rows.get(name, StreamRow(empty_row(SPEC), 0, {})) for name in names]
+        folded = FOLDER.fold([stored.get(n) for n in names], [row.version + 1 for row in before], by_row, {})
+        for name, row, done in zip(names, before, folded, strict=True):
+            wanted, counts = plain(row, [event for event in shuffled if event[0] == name])
+            found = (
+                *(getattr(done.counts, f) for f in ("folded", "duplicates", "owned_by_batch", "too_late")),
+                done.replayed,
+            )
+            assert found == counts
+            assert (done.data is None) == (counts[4] == sum(counts))
+            if done.data is not None:
+                assert_same_row(done.data, wanted, START_MS)
+                rows[name], stored[name] = wanted, done.data
+
+
+@pytest.mark.parametrize("garbage", [b"", b"AR", bytes(200)])
+def test_what_is_no_row_is_taken_for_none_and_counted(garbage: bytes) -> None:
+    refused: dict[str, int] = {}
+    event = OracleEvent("e", START_MS, {"amount": 1.0, "ip": "x"})
+    [done] = FOLDER.fold([garbage], [1], grouped([("a", 0, 5, event)]), refused)
+    assert sum(refused.values()) == 1
+    assert done.data is not None
+    assert decode_stream_row(SPEC, done.data).applied == {0: 5}
+
+
+def test_some_rows_of_a_batch_can_be_taken_alone() -> None:
+    events = [
+        (name, 0, i, OracleEvent(f"e{i}", START_MS - i, {"amount": 1.0, "ip": "x"})) for i, name in enumerate("abcab")
+    ]
+    by_row = grouped(events)
+    [alone] = FOLDER.fold([None], [1], by_row.rows([1]), {})
+    together = FOLDER.fold([None] * 3, [1] * 3, by_row, {})
+    assert alone == together[1]

@@ -62,8 +62,8 @@ class Folder:
         events = events_by_row(encoder, seen, np.zeros(len(seen.rows), np.int64), offsets[seen.rows])
         grouped = clock()
         stored = [self._rows.get(key) for key in events.keys]
-        folded = folder.fold(stored, [1] * len(stored), events, self.refused)
-        self._rows.update((key, row.data) for key, row in zip(events.keys, folded, strict=True) if row.data is not None)
+        folded = folder.fold(stored, events, self.refused)
+        self._rows.update((key, row) for key, row in zip(events.keys, folded.data, strict=True) if row is not None)
         self.stages.events.append(made - began)
         self.stages.group.append(grouped - made)
         self.stages.fold.append(clock() - grouped)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,13 +27,14 @@ from materialize.kernel import (
     ViewSpec,
     Window,
     compile_program,
-    empty_block,
-    merge_row,
+    merge_rows,
     read_windows,
 )
 from materialize.online import ReadCounts, StreamRow, decode_stream_row, encode_stream_row, view_reader
-from materialize.online._header import HEADER_SIZE
+from materialize.online._stream_rows import HEADER_SIZE
 from tests.kernel.oracle import OracleEvent, oracle_values
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 AS_OF_MS = 1_763_640_123_456
 LENGTHS_MS = (300_000, 3_600_000, 7 * 86_400_000)
@@ -188,29 +190,20 @@ def _full_rows(spec: ViewSpec) -> list[_StoredRow]:
 def _merge_of(spec: ViewSpec):  # type: ignore[no-untyped-def]
     """The compiled merge of a stored row, to float64[features]."""
     program = compile_program(spec)
-    none = empty_block(len(spec.value_columns), len(spec.distinct_columns))
+    no_events = np.empty(0, np.int64)
 
-    def merge(row: _StoredRow) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        out = np.empty(len(spec.aggregations))
-        merge_row(
-            np.frombuffer(row.data, np.uint8),
-            HEADER_SIZE,
-            row.head,
-            row.tiles_newest_ms,
-            program,
-            AS_OF_MS,
-            none.times,
-            none.ids,
-            none.values,
-            none.hashes,
-            out,
-        )
-        return out
+    def merge(row: _StoredRow) -> Floats:
+        words = np.frombuffer(row.data, np.int64)
+        metas = np.array([[HEADER_SIZE // 8, len(words), row.head, row.tiles_newest_ms, 0]])
+        out: Floats = np.empty((1, len(spec.aggregations)))
+        outcomes, newest = np.empty(1, np.uint8), np.empty(1, np.int64)
+        merge_rows(words, metas, program, AS_OF_MS, no_events, out, outcomes, newest)
+        return np.asarray(out[0])
 
     return merge
 
 
-def _plainly(spec: ViewSpec, row: _StoredRow) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _plainly(spec: ViewSpec, row: _StoredRow) -> Floats:
     return read_windows(spec, decode_stream_row(spec, row.data).state, AS_OF_MS).values
 
 

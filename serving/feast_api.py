@@ -268,7 +268,7 @@ def _rfc3339(text: str) -> str:
 def _native(matrix: FeatureMatrix, position: int) -> list[Any]:
     """The values as Feast writes them in JSON; bytes are left to the encoder, which writes base64 as protobuf does."""
     column = matrix.column(position)
-    if matrix.objects[position] is None and not np.isinf(matrix.values[:, position]).any():
+    if position not in matrix.objects and not np.isinf(matrix.values[:, position]).any():
         return column
     return [
         value

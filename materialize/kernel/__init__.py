@@ -8,19 +8,11 @@ Nothing here does I/O, reads a clock or knows Redis, Feast or Ray.
 
 from materialize.kernel._aggregations import FUNCTIONS, Aggregation
 from materialize.kernel._blocks import EventBlock, concat_blocks, empty_block, hash_value, hash_values
-from materialize.kernel._compiled import (
-    BAD_SHAPE,
-    FOUND,
-    NOT_FOUND,
-    compile_program,
-    fold_rows,
-    hop_starts,
-    merge_row,
-    program_reaches,
-)
+from materialize.kernel._compiled import BAD_SHAPE, FOUND, META_SIZE, NOT_FOUND, fold_rows, merge_rows
 from materialize.kernel._errors import KernelError, UnknownFunctionError, WindowError
 from materialize.kernel._partials import DISTINCT_EXACT_MAX, DISTINCT_RELATIVE_STD_ERROR, Sets
 from materialize.kernel._point_in_time import values_as_of
+from materialize.kernel._program import compile_program, hop_starts, program_reaches
 from materialize.kernel._rows import (
     HEAD_MAX,
     KEEP_SLACK_MS,
@@ -45,6 +37,7 @@ __all__ = [
     "FUNCTIONS",
     "HEAD_MAX",
     "KEEP_SLACK_MS",
+    "META_SIZE",
     "NOT_FOUND",
     "NO_TIME_MS",
     "Aggregation",
@@ -71,7 +64,7 @@ __all__ = [
     "hash_value",
     "hash_values",
     "hop_starts",
-    "merge_row",
+    "merge_rows",
     "program_reaches",
     "read_windows",
     "replace_batch_side",

@@ -1,8 +1,9 @@
-"""The compiled core: windows merged on a row's stored bytes, and values of many entities as of their own times.
+"""The compiled core: windows merged on rows' stored bytes, events folded into them, values of many entities as of
+their own times.
 
-Both go back from the as-of time: first the single events of the newest hop, then whole tiles, one pass for each hop.
-Windows of one hop are nested, so each takes over where the shorter one ended. The plain forms are `read_windows` and
-the tests' oracle.
+A merge goes back from the as-of time, one pass for each hop: windows of one hop are nested, so each takes over where
+the shorter one ended. What a window adds, tiles and single events of the head, is taken slot by slot. The plain forms
+are `read_windows`, `fold_events` and the tests' oracle.
 
 Everything compiled is in this one file, longer than others for it: numba keeps compiled code by the file of a function,
 and would go on using an old copy of a function that is called from another file.
@@ -10,87 +11,33 @@ and would go on using an old copy of a function that is called from another file
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
 from materialize.kernel._partials import DISTINCT_KEEP
-from materialize.kernel._views import HopLayout, ViewSpec
-
-Program = np.ndarray[Any, np.dtype[np.int64]]
+from materialize.kernel._program import HOP_HEAD, HOPS_AT, OUTPUT_SIZE, SLOT_SIZE
 
 NOT_FOUND = 0
 FOUND = 1
 BAD_SHAPE = 2
 
-_PARTIALS = {"count": 0, "sum": 1, "min": 2, "max": 3, "moments": 4, "last": 5, "first": 6}
-_FUNCTIONS = {
-    "count": 0,
-    "sum": 0,
-    "mean": 1,
-    "min": 2,
-    "max": 2,
-    "var": 3,
-    "std": 4,
-    "last": 5,
-    "first": 5,
-    "count_distinct": 6,
-}
+META_SIZE = 5
+"""Numbers that `merge_rows` needs of each row beside its words."""
+
 _NO_TIME_MS = -(1 << 62)
 _NO_INDEX = 1 << 62
 _TABLE_SIZE = 1024
 _TABLE_FULL = 768
-
-
-def compile_program(spec: ViewSpec) -> Program:
-    """The view's layout as the flat list of integers that `merge_row` follows, int64[…].
-
-    hops, value columns, distinct columns; for each hop: hop ms, width, slots, distinct sets, windows;
-    for each slot: partial, column, first state column; for each set: column; for each window, by growing length:
-    length ms, outputs; for each output: place, function, two state columns, set.
-    """
-    program = [len(spec.hops), len(spec.value_columns), len(spec.distinct_columns)]
-    for layout in spec.hops:
-        program += _hop(layout)
-    return np.array(program, dtype=np.int64)
-
-
-def program_reaches(spec: ViewSpec) -> Program:
-    """How far back the windows of each hop reach, int64[hops], milliseconds."""
-    return np.array([layout.reach_ms for layout in spec.hops], dtype=np.int64)
-
-
-def hop_starts(program: Program) -> list[int]:
-    """Where each hop's part of a program begins."""
-    starts, at = [], 3
-    for _ in range(int(program[0])):
-        starts.append(at)
-        at = int(_after_hop(program, at + 5 + 3 * program[at + 2] + program[at + 3], program[at + 4]))
-    return starts
-
-
-def _hop(layout: HopLayout) -> list[int]:
-    program = [layout.hop_ms, layout.width, len(layout.slots), len(layout.distinct), len(layout.outputs)]
-    for slot in layout.slots:
-        program += [_PARTIALS[slot.partial.name], slot.position, slot.first]
-    program += layout.distinct
-    for window, outputs in layout.outputs:
-        program += [window.length_ms, len(outputs)]
-        for output in outputs:
-            columns = [*output.state, 0, 0]
-            distinct = 0 if output.distinct is None else output.distinct
-            program += [output.place, _FUNCTIONS[output.function.name], columns[0], columns[1], distinct]
-    return program
+_ALL = 0xFFFFFFFFFFFFFFFF
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fold_event(program, at, slots, state, values, event, time):  # type: ignore[no-untyped-def]
     """One event into a hop's state."""
     for s in range(slots):
-        partial = program[at + 3 * s]
-        value = values[event, program[at + 3 * s + 1]]
-        first = program[at + 3 * s + 2]
+        partial = program[at + SLOT_SIZE * s]
+        value = values[event, program[at + SLOT_SIZE * s + 1]]
+        first = program[at + SLOT_SIZE * s + 2]
         if np.isnan(value):
             continue
         if partial == 0:
@@ -103,16 +50,18 @@ def _fold_event(program, at, slots, state, values, event, time):  # type: ignore
             state[first] = max(state[first], value)
         elif partial == 4:
             _add_moments(state, first, 1.0, value, 0.0)
-        else:
+        elif partial <= 6:
             _add_latest(state, first, float(time) if partial == 5 else -float(time), value)
+        else:
+            _add_decayed(state, first, float(time), value, program[at + SLOT_SIZE * s + 3])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fold_tile(program, at, slots, state, tile_states, tile):  # type: ignore[no-untyped-def]
-    """One stored tile into a hop's state."""
+    """One tile into a hop's state."""
     for s in range(slots):
-        partial = program[at + 3 * s]
-        first = program[at + 3 * s + 2]
+        partial = program[at + SLOT_SIZE * s]
+        first = program[at + SLOT_SIZE * s + 2]
         if partial <= 1:
             state[first] += tile_states[tile, first]
         elif partial == 2:
@@ -124,8 +73,11 @@ def _fold_tile(program, at, slots, state, tile_states, tile):  # type: ignore[no
                 _add_moments(
                     state, first, tile_states[tile, first], tile_states[tile, first + 1], tile_states[tile, first + 2]
                 )
-        else:
+        elif partial <= 6:
             _add_latest(state, first, tile_states[tile, first], tile_states[tile, first + 1])
+        else:
+            half_life = program[at + SLOT_SIZE * s + 3]
+            _add_decayed(state, first, tile_states[tile, first], tile_states[tile, first + 1], half_life)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -147,19 +99,32 @@ def _add_latest(state, first, time, value):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _add_decayed(state, first, time, value, half_life):  # type: ignore[no-untyped-def]
+    """The sum as of the later of both times. A state of no events has the time −∞, and nothing of it remains."""
+    if time == -np.inf:
+        return
+    latest = max(state[first], time)
+    own = 2.0 ** ((state[first] - latest) / half_life) * state[first + 1] if state[first] != -np.inf else 0.0
+    state[first + 1] = own + 2.0 ** ((time - latest) / half_life) * value
+    state[first] = latest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _reset(program, at, slots, state):  # type: ignore[no-untyped-def]
     """The state of no events."""
     state[:] = 0.0
     for s in range(slots):
-        partial = program[at + 3 * s]
-        first = program[at + 3 * s + 2]
+        partial = program[at + SLOT_SIZE * s]
+        first = program[at + SLOT_SIZE * s + 2]
         if partial == 2:
             state[first] = np.inf
         elif partial == 3:
             state[first] = -np.inf
-        elif partial >= 5:
+        elif partial == 5 or partial == 6:
             state[first] = -np.inf
             state[first + 1] = -np.inf
+        elif partial == 7:
+            state[first] = -np.inf
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -192,8 +157,19 @@ def _smallest(table, which):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _finalize(function, state, a, b, table, size, which):  # type: ignore[no-untyped-def]
-    """One feature's value from its state; NaN for null."""
+def _empty_tables(table, sizes, limits):  # type: ignore[no-untyped-def]
+    """Tables of no hashes."""
+    for s in range(len(sizes)):
+        if sizes[s]:
+            table[s, :] = 0
+        sizes[s] = 0
+        limits[s] = np.uint64(_ALL)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _finalize(program, at, state, as_of, table, size):  # type: ignore[no-untyped-def]
+    """One feature's value from its state; NaN for null. at: the output in the program."""
+    function, a, b = program[at + 1], program[at + 2], program[at + 3]
     if function == 0:
         return state[a]
     if function == 1:
@@ -207,73 +183,11 @@ def _finalize(function, state, a, b, table, size, which):  # type: ignore[no-unt
         return variance if function == 3 else np.sqrt(variance)
     if function == 5:
         return np.nan if np.isinf(state[a]) else state[b]
+    if function == 7:
+        return 0.0 if np.isinf(state[a]) else state[b] * 2.0 ** ((state[a] - as_of) / program[at + 5])
     if size < DISTINCT_KEEP:
         return float(size)
-    return np.rint((DISTINCT_KEEP - 1) / (float(_smallest(table, which)[-1]) / 2.0**64))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _find_sections(data, offset, head_count, program, sections):  # type: ignore[no-untyped-def]
-    """Where everything is: head's times, ids, values, hashes; for each hop its tiles' count, index, states, sets.
-
-    Written to `sections`, int64[4 + 4 × hops]. False when the sections are not exactly the row.
-    """
-    size, columns, distinct = len(data), program[1], program[2]
-    sections[:] = 0
-    if size == 0:
-        return True
-    sections[0] = offset
-    sections[1] = offset + 8 * head_count
-    sections[2] = offset + 16 * head_count
-    sections[3] = sections[2] + 8 * head_count * columns
-    offset = sections[3] + 8 * head_count * distinct
-    at = 3
-    for hop in range(program[0]):
-        width, slots, sets, windows = program[at + 1], program[at + 2], program[at + 3], program[at + 4]
-        at = _after_hop(program, at + 5 + 3 * slots + sets, windows)
-        if offset + 8 > size:
-            return False
-        count = np.int64(data[offset : offset + 4].view(np.uint32)[0])
-        sections[4 + 4 * hop] = count
-        sections[5 + 4 * hop] = offset + 8
-        sections[6 + 4 * hop] = offset + 8 + 8 * count
-        offset += 8 + 8 * count * (1 + width)
-        sections[7 + 4 * hop] = offset
-        for _ in range(sets):
-            offset += 8 * count
-            if offset > size:
-                return False
-            hashes = data[offset - 8 : offset].view(np.int64)[0] if count else 0
-            if hashes < 0 or hashes > size:
-                return False
-            offset += 8 * hashes
-    return offset == size
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _after_hop(program, at, windows):  # type: ignore[no-untyped-def]
-    """Where the program of the next hop begins."""
-    for _ in range(windows):
-        at += 2 + 5 * program[at + 1]
-    return at
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _fold_sets(data, where, count, first, stop, sets, table, sizes, limits):  # type: ignore[no-untyped-def]
-    """The sets of the tiles from `first` to `stop` into the tables. False when where they end makes no sense."""
-    for s in range(sets):
-        ends = data[where : where + 8 * count].view(np.int64)
-        total = ends[count - 1]
-        stored = data[where + 8 * count : where + 8 * (count + total)].view(np.uint64)
-        where += 8 * (count + total)
-        for tile in range(first, stop):
-            begin = 0 if tile == 0 else ends[tile - 1]
-            if begin < 0 or ends[tile] < begin or ends[tile] > total:
-                return False
-            for i in range(begin, ends[tile]):
-                if not _add_hash(table, sizes, limits, s, stored[i]):
-                    break
-    return True
+    return np.rint((DISTINCT_KEEP - 1) / (float(_smallest(table, program[at + 4])[-1]) / 2.0**64))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -286,110 +200,309 @@ def _fold_hashes(program, at, sets, hashes, event, table, sizes, limits):  # typ
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _merge_hop(data, section, program, at, as_of, head, head_from, extra, out):  # type: ignore[no-untyped-def]
-    """All windows of one hop, from the shortest to the longest. Returns NOT_FOUND, FOUND or BAD_SHAPE.
+def _merge_tiles(program, at, slots, state, floats, base, width, first_tile, stop):  # type: ignore[no-untyped-def]
+    """The tiles from `first_tile` to `stop`, by growing index, into a hop's state; floats[base:] has their states."""
+    begin, end = base + first_tile * width, base + stop * width
+    for s in range(slots):
+        partial = program[at + SLOT_SIZE * s]
+        first = program[at + SLOT_SIZE * s + 2]
+        if partial <= 1:
+            total = 0.0
+            for i in range(begin + first, end + first, width):
+                total += floats[i]
+            state[first] += total
+        elif partial == 2:
+            least = state[first]
+            for i in range(begin + first, end + first, width):
+                least = floats[i] if floats[i] < least else least
+            state[first] = least
+        elif partial == 3:
+            most = state[first]
+            for i in range(begin + first, end + first, width):
+                most = floats[i] if floats[i] > most else most
+            state[first] = most
+        elif partial == 4:
+            _merge_moments(state, first, floats, begin + first, end + first, width)
+        elif partial == 5:  # of tiles, the last with a value has the latest, and the first with one the earliest
+            for i in range(end - width + first, begin + first - 1, -width):
+                if floats[i] != -np.inf:
+                    _add_latest(state, first, floats[i], floats[i + 1])
+                    break
+        elif partial == 6:
+            for i in range(begin + first, end + first, width):
+                if floats[i] != -np.inf:
+                    _add_latest(state, first, floats[i], floats[i + 1])
+                    break
+        else:
+            for i in range(end - width + first, begin + first - 1, -width):
+                _add_decayed(state, first, floats[i], floats[i + 1], program[at + SLOT_SIZE * s + 3])
 
-    head: times, values, hashes, of which the first `head_from` are not after `as_of`. extra: times, values, hashes, and
-    which of them count.
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _merge_moments(state, first, floats, begin, end, width):  # type: ignore[no-untyped-def]
+    """All moments at floats[begin:end:width] into a state: one division for all of them.
+
+    Distances are taken from one of the means itself: near enough for no digit to cancel.
     """
-    hop, width, slots, sets, windows = program[at], program[at + 1], program[at + 2], program[at + 3], program[at + 4]
-    slots_at, sets_at = at + 5, at + 5 + 3 * slots
-    at = sets_at + sets
-    count = section[0]
-    index = data[section[1] : section[1] + 8 * count].view(np.int64)
-    states = data[section[2] : section[2] + 8 * count * width].view(np.float64).reshape((count, width))
-    state = np.empty(width, np.float64)
-    _reset(program, slots_at, slots, state)
-    table = np.zeros((sets, _TABLE_SIZE), np.uint64)
-    sizes = np.zeros(sets, np.int64)
-    limits = np.full(sets, np.uint64(0xFFFFFFFFFFFFFFFF))
-    waiting = extra[3].copy()
-    tile, event, found = count, head_from, NOT_FOUND
-    while tile > 0 and index[tile - 1] > as_of // hop:
-        tile -= 1
-    for _ in range(windows):
-        tail = (as_of - program[at]) // hop * hop
-        stop = tile
-        while tile > 0 and index[tile - 1] >= tail // hop:
-            tile -= 1
-            _fold_tile(program, slots_at, slots, state, states, tile)
-        if tile < stop:
-            found = FOUND
-            if not _fold_sets(data, section[3], count, tile, stop, sets, table, sizes, limits):
-                return BAD_SHAPE
-        while event > 0 and head[0][event - 1] >= tail:
-            event -= 1
-            found = FOUND
-            _fold_event(program, slots_at, slots, state, head[1], event, head[0][event])
-            _fold_hashes(program, sets_at, sets, head[2], event, table, sizes, limits)
-        for e in range(len(waiting)):
-            if waiting[e] and extra[0][e] >= tail:
-                waiting[e] = False
-                found = FOUND
-                _fold_event(program, slots_at, slots, state, extra[1], e, extra[0][e])
-                _fold_hashes(program, sets_at, sets, extra[2], e, table, sizes, limits)
-        outputs = program[at + 1]
-        for i in range(at + 2, at + 2 + 5 * outputs, 5):
-            which = program[i + 4]
-            size = sizes[which] if sets else 0
-            out[program[i]] = _finalize(program[i + 1], state, program[i + 2], program[i + 3], table, size, which)
-        at += 2 + 5 * outputs
-    return found
+    count, pivot, shifted = 0.0, 0.0, 0.0
+    for i in range(begin, end, width):
+        if floats[i] > 0.0:
+            pivot = floats[i + 1] if count == 0.0 else pivot
+            count += floats[i]
+            shifted += floats[i] * (floats[i + 1] - pivot)
+    if count == 0.0:
+        return
+    mean = pivot + shifted / count
+    spread = 0.0
+    for i in range(begin, end, width):
+        apart = floats[i + 1] - mean if floats[i] > 0.0 else 0.0
+        spread += floats[i + 2] + floats[i] * apart * apart
+    _add_moments(state, first, count, mean, spread)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _counting(extra_times, extra_ids, ids, as_of):  # type: ignore[no-untyped-def]
-    """Which extra events count: not after `as_of`, and not in the head already."""
-    counts = extra_times <= as_of
-    for e in range(len(extra_times)):
-        for i in range(len(ids)):
-            if ids[i] == extra_ids[e]:
-                counts[e] = False
-    return counts
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def merge_row(  # type: ignore[no-untyped-def]
-    data, offset, head_count, tiles_newest, program, as_of, extra_times, extra_ids, extra_values, extra_hashes, out
+def _merge_events(  # type: ignore[no-untyped-def]
+    program, at, slots, state, words, floats, times_at, values_at, columns, first_event, stop
 ):
-    """Write the view's values as of `as_of` (ms) to `out`, float64[aggregations], NaN for null.
+    """The events from `first_event` to `stop`, by growing time, into a hop's state.
 
-    data: uint8[size], with the head's arrays and the tiles from `offset` to the end, as `materialize.online` lays them
-    out; an empty array for no row. head_count, tiles_newest: events in the head, newest event time in the tiles (ms).
-    extra_*: events to count in unless the head has them, as in an EventBlock.
-    Returns NOT_FOUND, FOUND or BAD_SHAPE, and the newest event time included.
+    words[times_at:] has their times, floats[values_at:] their values, `columns` for each.
     """
-    sections = np.empty(4 + 4 * program[0], np.int64)
-    if not _find_sections(data, offset, head_count, program, sections):
-        return BAD_SHAPE, _NO_TIME_MS
-    n = head_count if len(data) else 0
-    columns, distinct = program[1], program[2]
-    times = data[sections[0] : sections[0] + 8 * n].view(np.int64)
-    ids = data[sections[1] : sections[1] + 8 * n].view(np.uint64)
-    values = data[sections[2] : sections[2] + 8 * n * columns].view(np.float64).reshape((n, columns))
-    hashes = data[sections[3] : sections[3] + 8 * n * distinct].view(np.uint64).reshape((n, distinct))
-    newest = min(tiles_newest, as_of) if len(data) else _NO_TIME_MS
-    head_from = n
-    while head_from > 0 and times[head_from - 1] > as_of:
-        head_from -= 1
-    if head_from > 0:
-        newest = max(newest, times[head_from - 1])
-    counts = _counting(extra_times, extra_ids, ids, as_of)
-    for e in range(len(counts)):
+    begin, end = values_at + first_event * columns, values_at + stop * columns
+    for s in range(slots):
+        partial = program[at + SLOT_SIZE * s]
+        column = program[at + SLOT_SIZE * s + 1]
+        first = program[at + SLOT_SIZE * s + 2]
+        if partial == 0:
+            for i in range(begin + column, end + column, columns):
+                state[first] += 0.0 if np.isnan(floats[i]) else 1.0
+        elif partial == 1:
+            for i in range(begin + column, end + column, columns):
+                state[first] += 0.0 if np.isnan(floats[i]) else floats[i]
+        elif partial == 2:
+            for i in range(begin + column, end + column, columns):
+                if floats[i] < state[first]:
+                    state[first] = floats[i]
+        elif partial == 3:
+            for i in range(begin + column, end + column, columns):
+                if floats[i] > state[first]:
+                    state[first] = floats[i]
+        elif partial == 4:
+            _merge_values(state, first, floats, begin + column, end + column, columns)
+        elif partial <= 6:
+            sign = 1 if partial == 5 else -1
+            for e in range(first_event, stop):
+                value = floats[values_at + e * columns + column]
+                if not np.isnan(value):
+                    _add_latest(state, first, float(sign * words[times_at + e]), value)
+        else:
+            for e in range(stop - 1, first_event - 1, -1):
+                value = floats[values_at + e * columns + column]
+                if not np.isnan(value):
+                    _add_decayed(state, first, float(words[times_at + e]), value, program[at + SLOT_SIZE * s + 3])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _merge_values(state, first, floats, begin, end, columns):  # type: ignore[no-untyped-def]
+    """The moments of the values at floats[begin:end:columns] into a state."""
+    count, pivot, shifted = 0.0, 0.0, 0.0
+    for i in range(begin, end, columns):
+        if not np.isnan(floats[i]):
+            pivot = floats[i] if count == 0.0 else pivot
+            count += 1.0
+            shifted += floats[i] - pivot
+    if count == 0.0:
+        return
+    mean = pivot + shifted / count
+    spread = 0.0
+    for i in range(begin, end, columns):
+        apart = 0.0 if np.isnan(floats[i]) else floats[i] - mean
+        spread += apart * apart
+    _add_moments(state, first, count, mean, spread)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _merge_sets(words, hashes, where, count, first_tile, stop, sets, table, sizes, limits):  # type: ignore[no-untyped-def]
+    """The sets of the tiles from `first_tile` to `stop` into the tables; words[where:] has those of all tiles.
+
+    False when where they end makes no sense.
+    """
+    for s in range(sets):
+        stored = where + count
+        total = words[stored - 1]
+        for tile in range(first_tile, stop):
+            begin = 0 if tile == 0 else words[where + tile - 1]
+            end = words[where + tile]
+            if begin < 0 or end < begin or end > total:
+                return False
+            for i in range(stored + begin, stored + end):
+                if not _add_hash(table, sizes, limits, s, hashes[i]):
+                    break
+        where = stored + total
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _merge_hashes(program, at, sets, hashes, hashes_at, distinct, begin, stop, table, sizes, limits):  # type: ignore[no-untyped-def]
+    """The hashes of the events from `begin` to `stop` into the tables; 0 stands for null."""
+    for s in range(sets):
+        for e in range(begin, stop):
+            value = hashes[hashes_at + e * distinct + program[at + s]]
+            if value != 0:
+                _add_hash(table, sizes, limits, s, value)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _skip_sets(words, at, end, sets, count):  # type: ignore[no-untyped-def]
+    """Where the sets of a hop's tiles end, or −1 when they do not end within the row."""
+    for _ in range(sets):
+        if at + count > end:
+            return -1
+        total = words[at + count - 1] if count else 0
+        if total < 0 or total > end - at - count:
+            return -1
+        at += count + total
+    return at
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _first_not_below(words, begin, stop, limit):  # type: ignore[no-untyped-def]
+    """The position of the first of words[begin:stop], which go up, that is not below `limit`."""
+    while begin < stop:
+        middle = (begin + stop) // 2
+        if words[middle] < limit:
+            begin = middle + 1
+        else:
+            stop = middle
+    return begin
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _counting(extra, known, ids_at, head_count, batch_end, as_of, counts):  # type: ignore[no-untyped-def]
+    """Which extra events count: not after `as_of`, not before the batch end, and not in the head already.
+
+    Returns the newest time of those that do.
+    """
+    newest, total = _NO_TIME_MS, len(counts)
+    for e in range(total):
+        counts[e] = batch_end <= extra[e] <= as_of
+        for i in range(ids_at, ids_at + head_count):
+            if known[i] == extra[total + e]:
+                counts[e] = False
         if counts[e]:
-            newest = max(newest, extra_times[e])
-    head, extra = (times, values, hashes), (extra_times, extra_values, extra_hashes, counts)
-    outcome, at = NOT_FOUND, 3
-    for hop in range(program[0]):
-        section = sections[4 + 4 * hop : 8 + 4 * hop]
-        found = _merge_hop(data, section, program, at, as_of, head, head_from, extra, out)
-        if found == BAD_SHAPE:
+            newest = max(newest, extra[e])
+    return newest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _merge_row(  # type: ignore[no-untyped-def]
+    views, begin, end, meta, program, as_of, extras, counts, scratch, out
+):
+    """`merge_rows` for the row at words[begin:end]. Returns its outcome and newest event time."""
+    words, floats, hashes = views
+    extra, extra_floats, extra_hashes = extras
+    state, table, sizes, limits = scratch
+    head_count, tiles_newest, batch_end = meta[2], meta[3], meta[4]
+    columns, distinct, extra_count = program[1], program[2], len(counts)
+    ids_at = begin + head_count
+    values_at = ids_at + head_count
+    hashes_at = values_at + head_count * columns
+    at = hashes_at + head_count * distinct
+    if at > end:
+        return BAD_SHAPE, _NO_TIME_MS
+    there = end > begin
+    newest = min(tiles_newest, as_of) if there else _NO_TIME_MS
+    head_stop = _first_not_below(words, begin, ids_at, as_of + 1) - begin
+    if head_stop > 0:
+        newest = max(newest, words[begin + head_stop - 1])
+    if extra_count:
+        newest = max(newest, _counting(extra, words, ids_at, head_count, batch_end, as_of, counts))
+    outcome, hop_at = NOT_FOUND, HOPS_AT
+    for _ in range(program[0]):
+        hop, width, slots = program[hop_at], program[hop_at + 1], program[hop_at + 2]
+        sets, windows, next_hop = program[hop_at + 3], program[hop_at + 4], program[hop_at + 5]
+        slots_at = hop_at + HOP_HEAD
+        sets_at = slots_at + SLOT_SIZE * slots
+        window_at = sets_at + sets
+        count, index_at = 0, at
+        if there:
+            if at >= end or words[at] < 0 or words[at] > end - at:
+                return BAD_SHAPE, _NO_TIME_MS
+            count, index_at = words[at], at + 1
+        states_at = index_at + count
+        tile_sets_at = states_at + count * width
+        at = _skip_sets(words, tile_sets_at, end, sets, count)
+        if tile_sets_at > end or at < 0:
             return BAD_SHAPE, _NO_TIME_MS
-        outcome = max(outcome, found)
-        at = _after_hop(program, at + 5 + 3 * program[at + 2] + program[at + 3], program[at + 4])
+        _reset(program, slots_at, slots, state)
+        _empty_tables(table, sizes, limits)
+        tile = _first_not_below(words, index_at, states_at, as_of // hop + 1) - index_at
+        event, taken = head_stop, _NO_INDEX
+        for _ in range(windows):
+            tail = (as_of - program[window_at]) // hop * hop
+            stop = tile
+            tile = _first_not_below(words, index_at, index_at + stop, tail // hop) - index_at
+            if tile < stop:
+                outcome = FOUND
+                _merge_tiles(program, slots_at, slots, state, floats, states_at, width, tile, stop)
+                if not _merge_sets(words, hashes, tile_sets_at, count, tile, stop, sets, table, sizes, limits):
+                    return BAD_SHAPE, _NO_TIME_MS
+            stop = event
+            event = _first_not_below(words, begin, begin + stop, tail) - begin
+            if event < stop:
+                outcome = FOUND
+                _merge_events(program, slots_at, slots, state, words, floats, begin, values_at, columns, event, stop)
+                _merge_hashes(program, sets_at, sets, hashes, hashes_at, distinct, event, stop, table, sizes, limits)
+            for e in range(extra_count):
+                if counts[e] and extra[e] >= tail and extra[e] < taken:
+                    outcome = FOUND
+                    _merge_events(
+                        program, slots_at, slots, state, extra, extra_floats, 0, 2 * extra_count, columns, e, e + 1
+                    )
+                    _merge_hashes(
+                        program, sets_at, sets, extra_hashes, (2 + columns) * extra_count, distinct, e, e + 1, table,
+                        sizes, limits,
+                    )  # fmt: skip
+            taken = tail
+            outputs = program[window_at + 1]
+            window_at += 2
+            for _ in range(outputs):
+                size = sizes[program[window_at + 4]] if sets else 0
+                out[program[window_at]] = _finalize(program, window_at, state, as_of, table, size)
+                window_at += OUTPUT_SIZE
+        hop_at = next_hop
+    if there and at != end:
+        return BAD_SHAPE, _NO_TIME_MS
     if outcome == NOT_FOUND:
         out[:] = np.nan
     return outcome, newest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def merge_rows(words, metas, program, as_of, extra, out, outcomes, newest):  # type: ignore[no-untyped-def]
+    """Write the view's values as of `as_of` (ms) of each row to out[r], float64[aggregations], NaN for null.
+
+    words: int64[…], rows as `materialize.online` lays them out. metas: int64[rows, META_SIZE], for each row where its
+    head begins and where it ends in `words` (the same for no row), events in the head, newest event time in the tiles,
+    batch end. extra: events to count in unless a row has them, laid out as a head is: times, ids, values, hashes.
+    Writes NOT_FOUND, FOUND or BAD_SHAPE to outcomes[r], uint8, and the newest event time included to newest[r], int64.
+    A row of bad shape has the values of no row: BAD_SHAPE is added to the outcome of the extra events alone.
+    """
+    views = (words, words.view(np.float64), words.view(np.uint64))
+    extras = (extra, extra.view(np.float64), extra.view(np.uint64))
+    counts = np.empty(len(extra) // (2 + program[1] + program[2]), np.bool_)
+    sets = program[4]
+    table, sizes, limits = np.zeros((sets, _TABLE_SIZE), np.uint64), np.zeros(sets, np.int64), np.empty(sets, np.uint64)
+    scratch = (np.empty(program[3], np.float64), table, sizes, limits)
+    nothing = np.zeros(META_SIZE, np.int64)
+    for r in range(len(metas)):
+        meta = metas[r]
+        outcomes[r], newest[r] = _merge_row(
+            views, meta[0], meta[1], meta, program, as_of, extras, counts, scratch, out[r]
+        )
+        if outcomes[r] == BAD_SHAPE:
+            outcome, newest[r] = _merge_row(views, 0, 0, nothing, program, as_of, extras, counts, scratch, out[r])
+            outcomes[r] += outcome
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -418,7 +531,8 @@ def merge_as_of(  # type: ignore[no-untyped-def]
     times, values, hashes = events
     index, states = tiles
     hop, width, slots, sets, windows = program[at], program[at + 1], program[at + 2], program[at + 3], program[at + 4]
-    slots_at, sets_at, windows_at = at + 5, at + 5 + 3 * slots, at + 5 + 3 * slots + sets
+    slots_at, sets_at = at + HOP_HEAD, at + HOP_HEAD + SLOT_SIZE * slots
+    windows_at = sets_at + sets
     state = np.empty(width, np.float64)
     table = np.zeros((sets, _TABLE_SIZE), np.uint64)
     sizes = np.zeros(sets, np.int64)
@@ -428,11 +542,7 @@ def merge_as_of(  # type: ignore[no-untyped-def]
         if key < 0:
             continue
         _reset(program, slots_at, slots, state)
-        for s in range(sets):
-            if sizes[s]:
-                table[s, :] = 0
-            sizes[s] = 0
-            limits[s] = np.uint64(0xFFFFFFFFFFFFFFFF)
+        _empty_tables(table, sizes, limits)
         event = _upper(times, event_begins[key], event_begins[key + 1], as_of)
         while event > event_begins[key] and times[event - 1] >= as_of // hop * hop:
             event -= 1
@@ -450,13 +560,10 @@ def merge_as_of(  # type: ignore[no-untyped-def]
                         if not _add_hash(table, sizes, limits, s, set_hashes[h]):
                             break
             outputs = program[i + 1]
-            for o in range(i + 2, i + 2 + 5 * outputs, 5):
-                which = program[o + 4]
-                size = sizes[which] if sets else 0
-                out[q, program[o]] = _finalize(
-                    program[o + 1], state, program[o + 2], program[o + 3], table, size, which
-                )
-            i += 2 + 5 * outputs
+            for o in range(i + 2, i + 2 + OUTPUT_SIZE * outputs, OUTPUT_SIZE):
+                size = sizes[program[o + 4]] if sets else 0
+                out[q, program[o]] = _finalize(program, o, state, as_of, table, size)
+            i += 2 + OUTPUT_SIZE * outputs
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -468,6 +575,44 @@ def newest_of(times, event_begins, query_keys, query_times, out):  # type: ignor
             event = _upper(times, event_begins[key], event_begins[key + 1], query_times[q])
             if event > event_begins[key]:
                 out[q] = times[event - 1]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _find_sections(data, offset, head_count, program, sections):  # type: ignore[no-untyped-def]
+    """Where everything is: head's times, ids, values, hashes; for each hop its tiles' count, index, states, sets.
+
+    Written to `sections`, int64[4 + 4 × hops]. False when the sections are not exactly the row.
+    """
+    size, columns, distinct = len(data), program[1], program[2]
+    sections[:] = 0
+    if size == 0:
+        return True
+    sections[0] = offset
+    sections[1] = offset + 8 * head_count
+    sections[2] = offset + 16 * head_count
+    sections[3] = sections[2] + 8 * head_count * columns
+    offset = sections[3] + 8 * head_count * distinct
+    at = HOPS_AT
+    for hop in range(program[0]):
+        width, sets = program[at + 1], program[at + 3]
+        at = program[at + HOP_HEAD - 1]
+        if offset + 8 > size:
+            return False
+        count = np.int64(data[offset : offset + 4].view(np.uint32)[0])
+        sections[4 + 4 * hop] = count
+        sections[5 + 4 * hop] = offset + 8
+        sections[6 + 4 * hop] = offset + 8 + 8 * count
+        offset += 8 + 8 * count * (1 + width)
+        sections[7 + 4 * hop] = offset
+        for _ in range(sets):
+            offset += 8 * count
+            if offset > size:
+                return False
+            hashes = data[offset - 8 : offset].view(np.int64)[0] if count else 0
+            if hashes < 0 or hashes > size:
+                return False
+            offset += 8 * hashes
+    return offset == size
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -499,7 +644,7 @@ def _write_tiles(data, section, program, at, first_index, folded, out, begin):  
     """
     times, values, hashes = folded
     hop, width, slots, sets = program[at], program[at + 1], program[at + 2], program[at + 3]
-    slots_at, sets_at = at + 5, at + 5 + 3 * slots
+    slots_at, sets_at = at + HOP_HEAD, at + HOP_HEAD + SLOT_SIZE * slots
     stored, events = section[0], len(times)
     index = data[section[1] : section[1] + 8 * stored].view(np.int64)
     states = data[section[2] : section[2] + 8 * stored * width].view(np.float64).reshape((stored, width))
@@ -727,20 +872,21 @@ def fold_row(data, applied_at, meta, layout, limits, events, log, out, counts): 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def fold_rows(  # type: ignore[no-untyped-def]
-    data, row_begins, applied_at, metas, layout, limits, event_begins, events, log, out, out_begins, newest, counts
+    data, row_spans, applied_at, metas, layout, limits, event_begins, events, log, out, out_begins, newest, counts
 ):
-    """`fold_row` for many rows in one call: row r is data[row_begins[r]:row_begins[r + 1]].
+    """`fold_row` for many rows in one call: row r is data[row_spans[r, 0]:row_spans[r, 1]].
 
-    Writes what each row becomes to out[out_begins[r]:out_begins[r + 1]] (nothing for a row that has every event), its
-    meta to metas[r], its newest event time to newest[r], what became of its events to counts[r]. A row whose sections
-    are not exactly its bytes is taken for no row. Returns how many of these there were.
+    Writes what each row becomes to out[out_begins[r]:out_begins[r + 1]], with room for what stands before its applied
+    offsets (nothing for a row that has every event), its meta to metas[r], its newest event time to newest[r], what
+    became of its events to counts[r]. A row whose sections are not exactly its bytes is taken for no row. Returns how
+    many of these there were.
     """
     damaged = 0
     out_begins[0] = 0
-    for r in range(len(row_begins) - 1):
+    for r in range(len(row_spans)):
         a, b = event_begins[r], event_begins[r + 1]
-        begin = out_begins[r]
-        row = data[row_begins[r] : row_begins[r + 1]]
+        begin = out_begins[r] + applied_at
+        row = data[row_spans[r, 0] : row_spans[r, 1]]
         its = (events[0][a:b], events[1][a:b], events[2][a:b], events[3][a:b], events[4][a:b])
         where = (log[0][a:b], log[1][a:b])
         written, latest = fold_row(row, applied_at, metas[r], layout, limits, its, where, out[begin:], counts[r])
@@ -751,6 +897,6 @@ def fold_rows(  # type: ignore[no-untyped-def]
             written, latest = fold_row(
                 row[:0], applied_at, metas[r], layout, limits, its, where, out[begin:], counts[r]
             )
-        out_begins[r + 1] = begin + written
+        out_begins[r + 1] = begin + written if written else out_begins[r]
         newest[r] = latest
     return damaged

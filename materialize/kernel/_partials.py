@@ -27,7 +27,19 @@ class Partial(Protocol):
     """A fixed number of float64 slots per state."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Two partials of one column with the same name share their slots."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What the compiled core knows it by."""
+        ...
+
+    @property
+    def parameter(self) -> int:
+        """A number that the compiled core needs, 0 for none."""
+        ...
 
     @property
     def identity(self) -> tuple[float, ...]:
@@ -48,6 +60,8 @@ class Count:
     """How many values are not null."""
 
     name: str = "count"
+    kind: str = "count"
+    parameter: int = 0
     identity: tuple[float, ...] = (0.0,)
 
     def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
@@ -62,6 +76,8 @@ class Sum:
     """The sum of the values that are not null."""
 
     name: str = "sum"
+    kind: str = "sum"
+    parameter: int = 0
     identity: tuple[float, ...] = (0.0,)
 
     def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
@@ -76,6 +92,8 @@ class Min:
     """The smallest value; infinity for none."""
 
     name: str = "min"
+    kind: str = "min"
+    parameter: int = 0
     identity: tuple[float, ...] = (np.inf,)
 
     def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
@@ -90,6 +108,8 @@ class Max:
     """The largest value; minus infinity for none."""
 
     name: str = "max"
+    kind: str = "max"
+    parameter: int = 0
     identity: tuple[float, ...] = (-np.inf,)
 
     def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
@@ -107,6 +127,8 @@ class Moments:
     """
 
     name: str = "moments"
+    kind: str = "moments"
+    parameter: int = 0
     identity: tuple[float, ...] = (0.0, 0.0, 0.0)
 
     def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
@@ -141,11 +163,16 @@ class Latest:
     """
 
     sign: int
+    parameter: int = 0
     identity: tuple[float, ...] = (-np.inf, -np.inf)
 
     @property
     def name(self) -> str:
         return "last" if self.sign > 0 else "first"
+
+    @property
+    def kind(self) -> str:
+        return self.name
 
     def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
         there = ~np.isnan(values)
@@ -160,6 +187,43 @@ class Latest:
         ends = np.append(starts[1:], len(states)) - 1
         latest: Floats = states[order][ends]
         return latest
+
+
+@dataclass(frozen=True)
+class Decayed:
+    """A sum in which a value counts half as much with every half-life that passed since its event.
+
+    Slots: a time, and the sum as of that time; minus infinity and 0 for no events. Merging takes both sums to the later
+    of both times.
+    """
+
+    half_life_ms: int
+    kind: str = "decayed"
+    identity: tuple[float, ...] = (-np.inf, 0.0)
+
+    @property
+    def name(self) -> str:
+        return f"decayed {self.half_life_ms}"
+
+    @property
+    def parameter(self) -> int:
+        return self.half_life_ms
+
+    def fold(self, values: Floats, times: Ints, starts: Ints) -> Floats:
+        there = ~np.isnan(values)
+        states = np.stack([np.where(there, times.astype(np.float64), -np.inf), np.where(there, values, 0.0)], axis=1)
+        return self.merge(states, starts)
+
+    def merge(self, states: Floats, starts: Ints) -> Floats:
+        times, sums = states.T
+        latest = np.maximum.reduceat(times, starts)
+        ages_ms = np.where(np.isinf(times), 0.0, latest[_segment_of(starts, len(states))] - times)
+        return np.stack([latest, np.add.reduceat(sums * decay(ages_ms, self.half_life_ms), starts)], axis=1)
+
+
+def decay(ages_ms: Floats, half_life_ms: int) -> Floats:
+    """What is left of 1 after each age: a half after one half-life."""
+    return np.asarray(np.exp2(-ages_ms / half_life_ms))
 
 
 @dataclass(frozen=True)

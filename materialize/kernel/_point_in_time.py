@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from materialize.kernel._blocks import EventBlock
-from materialize.kernel._compiled import compile_program, hop_starts, merge_as_of, newest_of
+from materialize.kernel._compiled import merge_as_of, newest_of
 from materialize.kernel._partials import Floats, Hashes, Ints
+from materialize.kernel._program import compile_program, hop_starts
 from materialize.kernel._rows import NO_TIME_MS
 from materialize.kernel._tiles import fold_segments
 from materialize.kernel._views import HopLayout, ViewSpec

@@ -148,7 +148,7 @@ def read_windows(spec: ViewSpec, row: Row, as_of_ms: int, extra: EventBlock | No
             first_ms = window.tail_ms(as_of_ms)
             covered = tiles.between(first_ms // layout.hop_ms, as_of_ms // layout.hop_ms)
             found = found or (first_ms == tail_ms and bool(len(covered)))
-            finalize(outputs, *total(layout, covered), into=values)
+            finalize(outputs, *total(layout, covered), as_of_ms, into=values)
     newest_ms = max(
         int(events.times[-1]) if len(events) else NO_TIME_MS,
         min(row.tiles_newest_ms, as_of_ms),

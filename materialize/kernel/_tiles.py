@@ -90,13 +90,13 @@ def total(layout: HopLayout, tiles: Tiles) -> tuple[Floats, list[Floats]]:
     return _merge_states(layout, tiles.states, starts), [merge_sets(sets, starts).sizes() for sets in tiles.sets]
 
 
-def finalize(outputs: Sequence[Output], states: Floats, sizes: Sequence[Floats], into: Floats) -> None:
+def finalize(outputs: Sequence[Output], states: Floats, sizes: Sequence[Floats], as_of_ms: int, into: Floats) -> None:
     """Write each output's values, for float64[k, width] states, into its column of float64[k, aggregations]."""
     for output in outputs:
         if output.distinct is not None:
             into[:, output.place] = sizes[output.distinct]
         else:
-            into[:, output.place] = output.function.finalize(states[:, list(output.state)])
+            into[:, output.place] = output.function.finalize(states[:, list(output.state)], as_of_ms)
 
 
 def _merge_states(layout: HopLayout, states: Floats, starts: Ints) -> Floats:

@@ -20,15 +20,15 @@ from materialize.online._errors import (
     UnknownServiceError,
     WriteConflictError,
 )
-from materialize.online._feature_matrix import FeatureMatrix
-from materialize.online._folding import EventsByRow, FoldedRow, RowFolder, events_by_row
+from materialize.online._feature_matrix import FeatureMatrix, FeatureVector, Lookup, assemble, lookup
+from materialize.online._folding import EventsByRow, FoldedRows, RowFolder, events_by_row
 from materialize.online._keys import KeyEncoder, view_prefix
 from materialize.online._plan import ReadPlan, compile_plan
 from materialize.online._plans import read_plan
 from materialize.online._reader import FeatureReader, FeatureReaderSync, open_reader, open_reader_sync, topic_of
 from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
-from materialize.online._vector import FeatureVector, assemble
-from materialize.online._view_reader import FeatureStatus, ReadCounts, ViewReader, ViewValues, view_reader
+from materialize.online._values import FeatureStatus, ReadCounts
+from materialize.online._view_reader import ViewReader, ViewValues, view_reader
 from materialize.online._writer import FoldOutcome, RowWriter, WriteCounts
 
 __all__ = [
@@ -43,8 +43,9 @@ __all__ = [
     "FeatureVector",
     "FieldValue",
     "FoldOutcome",
-    "FoldedRow",
+    "FoldedRows",
     "KeyEncoder",
+    "Lookup",
     "OnlineStoreError",
     "OnlineStoreRefusedError",
     "OnlineStoreUnavailableError",
@@ -71,6 +72,7 @@ __all__ = [
     "encode_batch_row",
     "encode_stream_row",
     "events_by_row",
+    "lookup",
     "open_reader",
     "open_reader_sync",
     "read_plan",

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from materialize.definitions import BatchView, FeatureField
-from materialize.online._batch_rows import bitmap_size, tail_of
-from materialize.online._header import BATCH_ROW, CHECKED_FROM, HEADER_SIZE, Header, seal
+from materialize.online._batch_layout import CREATED_FLAG, BatchLayout
+from materialize.online._batch_rows import layout_of, tail_of
+from materialize.online._compiled import seal_rows
+from materialize.online._header import BATCH_ROW, PREFIX_SIZE, seal
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 FLOATS = ("DOUBLE", "FLOAT")
 SCALARS = ("INT64", "INT32", "BOOL", "UNIX_TIMESTAMP")
 NUMERIC_KINDS = (*FLOATS, "INT64", "INT32", "BOOL")
 """The kinds whose columns may be given as Arrow arrays."""
-
-_CHECKSUM = slice(4, 8)
-_EVENT_TIME = slice(24, 32)
-_CREATED = slice(32, 40)
-
 
 Column = Any
 """A field's values: a `pa.Array` for numbers, a sequence of `FieldValue` (as rows hold them) for everything else."""
@@ -32,62 +31,88 @@ Column = Any
 def encode_batch_columns(view: BatchView, columns: Sequence[Column], times: Ints, created: Ints) -> list[bytes]:
     """The rows whose fields' values are `columns`, in the order of the view's fields.
 
-    times, created: int64[n], milliseconds. Raises ValueError for a column whose values are none of its field's type.
+    times, created: int64[n], milliseconds; created 0 for none. Raises ValueError for a column whose values are none of
+    its field's type.
     """
     count = len(times)
-    slots = np.zeros((count, len(view.fields)), np.int64)
+    slots = np.zeros((len(view.fields), count), np.int64)  # of doubles and floats, their bits as float64
     there = np.zeros((count, len(view.fields)), bool)
     tails: list[list[bytes]] = []
     lengths = np.zeros(count, np.int64)
     for place, (field, column) in enumerate(zip(view.fields, columns, strict=True)):
         if isinstance(column, pa.Array):
-            there[:, place] = np.asarray(column.is_valid())
-            slots[:, place] = _numbers(field, column)
+            there[:, place] = True if not column.null_count else np.asarray(column.is_valid())
+            slots[place] = _numbers(field, column)
             continue
         there[:, place] = [value is not None for value in column]
         if field.kind in SCALARS:
-            slots[:, place] = [0 if value is None else value for value in column]
+            slots[place] = [0 if value is None else value for value in column]
             continue
         parts = [b"" if value is None else tail_of(value) for value in column]
         sizes = np.fromiter(map(len, parts), np.int64, count)
-        slots[:, place] = np.where(there[:, place], lengths | sizes << 32, 0)
+        slots[place] = np.where(there[:, place], lengths | sizes << 32, 0)
         lengths += sizes
         tails.append(parts)
-    return _sealed(view, slots, there, times, created, [b"".join(parts) for parts in zip(*tails, strict=True)])
+    layout = layout_of(view)
+    flags = _flags(slots[list(layout.integers)], created)
+    sections = [b"".join(parts) for parts in zip(*tails, strict=True)]
+    rows: list[bytes] = [b""] * count
+    for found in np.unique(flags).tolist():
+        chosen = np.flatnonzero(flags == found)
+        bodies = _bodies(view, layout, found, slots[:, chosen], there[chosen], times[chosen], created[chosen])
+        places = chosen.tolist()
+        sealed = _sealed(bodies, [sections[place] for place in places] if sections else [])
+        for place, row in zip(places, sealed, strict=True):
+            rows[place] = row
+    return rows
 
 
-def _sealed(
-    view: BatchView,
-    slots: Ints,
-    there: np.ndarray[Any, np.dtype[np.bool_]],
-    times: Ints,
-    created: Ints,
-    tails: Sequence[bytes],
-) -> list[bytes]:
-    count, fields = slots.shape
-    slots_at = HEADER_SIZE + bitmap_size(view)
-    size = slots_at + 8 * fields
-    rows = np.zeros((count, size), np.uint8)
-    template = seal(Header(BATCH_ROW, view.fingerprint, 0, 0, 0, 0, fields), b"")
-    rows[:, :HEADER_SIZE] = np.frombuffer(template, np.uint8)
-    rows[:, _EVENT_TIME] = _bytes_of(times)
-    rows[:, _CREATED] = _bytes_of(created)
+def _flags(integers: Ints, created: Ints) -> Ints:
+    """Each row's flags: the width that its integers need, and whether it has a created time."""
+    flags = np.where(created != 0, CREATED_FLAG, 0)
+    if len(integers):
+        least, most = integers.min(axis=0), integers.max(axis=0)
+        for bits in (7, 15, 31):
+            flags += (least < -(1 << bits)) | (most >= 1 << bits)
+    return flags
+
+
+def _bodies(
+    view: BatchView, layout: BatchLayout, flags: int, slots: Ints, there: Bools, times: Ints, created: Ints
+) -> Bytes:
+    """The rows up to their sections, uint8[rows, size], without checksums. All have the same flags."""
+    at = layout.sections(flags)
+    rows = np.zeros((len(times), at.section), np.uint8)
+    rows[:, :PREFIX_SIZE] = np.frombuffer(seal(BATCH_ROW | flags << 4, view.fingerprint, b""), np.uint8)
+    words = rows.view(np.int64)
+    words[:, PREFIX_SIZE // 8] = times
+    if flags & CREATED_FLAG:
+        words[:, PREFIX_SIZE // 8 + 1] = created
+    words[:, at.wide // 8 : at.integers // 8] = slots[list(layout.wide)].T
+    integers = slots[list(layout.integers)].T.astype(f"<i{at.integer_size}")
+    rows[:, at.integers : at.integers + at.integer_size * len(layout.integers)] = _bytes_of(integers)
+    floats = slots[list(layout.floats)].view(np.float64).T.astype("<f4")
+    rows[:, at.floats : at.bitmap] = _bytes_of(floats)
     bits = np.packbits(there, axis=1, bitorder="little")
-    rows[:, HEADER_SIZE : HEADER_SIZE + bits.shape[1]] = bits
-    rows[:, slots_at:] = slots.view(np.uint8).reshape(count, 8 * fields)
-    data = rows.tobytes()
-    unchecked = [data[begin : begin + size] for begin in range(0, len(data), size)]
-    if tails:
-        unchecked = [row + tail for row, tail in zip(unchecked, tails, strict=True)]
-    return [
-        row[: _CHECKSUM.start] + checksum + row[_CHECKSUM.stop :]
-        for row, checksum in zip(unchecked, _checksums(unchecked), strict=True)
-    ]
+    rows[:, at.bitmap : at.bitmap + bits.shape[1]] = bits
+    return rows
 
 
-def _checksums(rows: Sequence[bytes]) -> Iterator[bytes]:
-    for row in rows:
-        yield zlib.crc32(memoryview(row)[CHECKED_FROM:]).to_bytes(4, "little")
+def _sealed(bodies: Bytes, sections: Sequence[bytes]) -> list[bytes]:
+    """The rows with their sections and checksums."""
+    count, size = bodies.shape
+    begins = np.arange(count + 1, dtype=np.int64) * size
+    if sections:
+        tails = [section + bytes(-len(section) % 8) for section in sections]
+        begins[1:] += np.cumsum([len(tail) for tail in tails])
+        heads = bodies.tobytes()
+        parts = [part for i, tail in enumerate(tails) for part in (heads[size * i : size * (i + 1)], tail)]
+        words = np.frombuffer(b"".join(parts), np.uint64).copy()
+    else:
+        words = bodies.view(np.uint64).reshape(-1)
+    seal_rows(words, begins >> 3)
+    data, ends = words.tobytes(), begins.tolist()
+    return [data[begin:end] for begin, end in pairwise(ends)]
 
 
 def _numbers(field: FeatureField, column: pa.Array) -> Ints:
@@ -104,5 +129,5 @@ def _numbers(field: FeatureField, column: pa.Array) -> Ints:
         raise ValueError(f"field {field.name!r} is {field.kind}: {error}") from error
 
 
-def _bytes_of(numbers: Ints) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.ascontiguousarray(numbers, dtype=np.int64).view(np.uint8).reshape(len(numbers), 8)
+def _bytes_of(numbers: np.ndarray[Any, Any]) -> Bytes:
+    return np.ascontiguousarray(numbers).view(np.uint8).reshape(len(numbers), -1)

@@ -15,7 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from materialize.definitions import BatchView, View
 from materialize.online._batch_rows import BatchRow, value_from_proto, value_to_proto
-from materialize.online._view_reader import NO_AGE, FeatureStatus, ViewValues
+from materialize.online._values import NO_AGE, FeatureStatus
+from materialize.online._view_reader import ViewValues
 
 FeastValues = tuple[datetime | None, dict[str, ValueProto] | None]
 """What Feast's `online_read` gives for one entity: event time and values, or twice None."""

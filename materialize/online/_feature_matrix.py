@@ -1,6 +1,6 @@
-"""Many entities at once: which rows to read, and from the rows to a matrix. No I/O.
+"""From the rows of a request to its features, for any number of entities: decode, merge, run the on-demand functions.
 
-A row that several entities share is read and decoded once. An on-demand function over lists runs once over all rows.
+No I/O. A row that several entities share is read once. An on-demand function over lists runs once over all entities.
 """
 
 from __future__ import annotations
@@ -12,24 +12,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from materialize.definitions import DefinitionError, StreamView
+from materialize.events import Columns
+from materialize.kernel import EventBlock, KernelError
 from materialize.online._batch_rows import FieldValue
-from materialize.online._plan import OnDemandRun, ReadPlan, RowRead
-from materialize.online._vector import FeatureVector, _plain
-from materialize.online._view_columns import (
-    EXACT_MAX,
-    INTEGER_KINDS,
-    ColumnReader,
-    Floats,
-    Times,
-    ViewBlock,
-    column_reader,
-    object_column,
-    statuses_of,
-)
-from materialize.online._view_reader import NO_AGE, FeatureStatus, ReadCounts
+from materialize.online._plan import OnDemandRun, Places, ReadPlan, RowRead
+from materialize.online._row_reader import NO_EVENTS, Block, Found, Ints
+from materialize.online._values import NO_AGE, FeatureStatus, ReadCounts, object_column, plain_column, statuses_of
 
-Places = NDArray[np.intp]
+Floats = NDArray[np.float64]
+Statuses = NDArray[np.uint8]
+Entity = Mapping[str, object]
 _NO_AGE_IS_LAST = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class FeatureVector:
+    """The features of a service for one set of entities, in its order.
+
+    values: float64[F], NaN unless PRESENT (and for a feature that is no number). statuses: uint8[F], of FeatureStatus.
+    ages_ms: int64[F], as-of time minus newest event; −1 where there is none.
+    """
+
+    values: Floats
+    statuses: Statuses
+    ages_ms: Ints
+    counts: ReadCounts
 
 
 @dataclass(frozen=True)
@@ -37,144 +45,160 @@ class FeatureMatrix:
     """The features of a plan for N entities, in the plan's order.
 
     values: float64[N, F], NaN unless PRESENT (and for a feature that is no number). statuses: uint8[N, F], of
-    FeatureStatus. ages_ms: int64[N, F], as-of time minus newest event; −1 where there is none. objects: for each
-    feature its values as they are, object[N], or None where `values` say everything. `counts` count a row once, however
-    many entities share it.
+    FeatureStatus. ages_ms: int64[N, F], as-of time minus newest event; −1 where there is none. objects: feature → its
+    values as they are, object[N], where `values` do not say everything. `counts` count a row once, however many
+    entities share it.
     """
 
     plan: ReadPlan
     values: Floats
-    statuses: NDArray[np.uint8]
-    ages_ms: Times
-    objects: tuple[NDArray[np.object_] | None, ...]
+    statuses: Statuses
+    ages_ms: Ints
+    objects: Mapping[int, NDArray[np.object_]]
     counts: ReadCounts
 
     def column(self, position: int) -> list[FieldValue]:
         """The values of one feature as they are, one per entity, None where there is none."""
-        exact = self.objects[position]
+        exact = self.objects.get(position)
         if exact is not None:
             return list(exact.tolist())
-        return _plain_column(self.values[:, position], self.statuses[:, position], self.plan.kinds[position])
+        return plain_column(self.values[:, position], self.statuses[:, position], self.plan.kinds[position])
 
-    def vector(self, row: int) -> FeatureVector:
-        """One entity's features, as a read of it alone gives them; `counts` are those of the whole matrix."""
-        objects = tuple(self.column(position)[row] for position in range(len(self.plan.features)))
-        return FeatureVector(self.values[row], objects, self.statuses[row], self.ages_ms[row], self.counts)
+    def row(self, entity: int) -> list[FieldValue]:
+        """One entity's features as they are, None where there is none."""
+        return [self.column(position)[entity] for position in range(len(self.plan.features))]
+
+    def vector(self, entity: int) -> FeatureVector:
+        """One entity's features; `counts` are those of the whole matrix."""
+        return FeatureVector(self.values[entity], self.statuses[entity], self.ages_ms[entity], self.counts)
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """The rows that N entities need. keys: each once, view after view. For each view of the plan, owners: int64[N],
-    which of its rows an entity has, and counts: how many rows there are."""
+    """The rows that N entities need. keys: each once, view after view; the rest as in `Found`."""
 
     keys: list[bytes]
-    owners: tuple[Places, ...]
-    counts: tuple[int, ...]
+    row_views: Ints
+    owners: Ints
 
 
-def lookup(plan: ReadPlan, entities: Sequence[Mapping[str, object]]) -> Lookup:
+def lookup(plan: ReadPlan, entities: Sequence[Entity]) -> Lookup:
     """The rows of the plan for these entities, each of which has a value for each of the plan's join keys."""
-    keys: list[bytes] = []
-    owners = []
-    counts = []
-    for row in plan.rows:
-        places: dict[tuple[object, ...], int] = {}
-        named = [[entity[name] for entity in entities] for name in row.key_names]
-        identities = list(zip(*named, strict=True)) if named else [()] * len(entities)
-        owners.append(np.array([places.setdefault(key, len(places)) for key in identities], dtype=np.intp))
-        counts.append(len(places))
-        keys += [row.encoder.key(key) for key in places]
-    return Lookup(keys, tuple(owners), tuple(counts))
+    if len(entities) == 1:
+        return _lookup_one(plan, entities[0])
+    parts: list[list[bytes]] = [[]] * len(plan.rows)
+    places: list[Places] = [np.empty(0, np.intp)] * len(plan.rows)
+    for names, members in plan.key_groups:
+        named = [[entity[name] for entity in entities] for name in names]
+        codes: dict[tuple[object, ...], int] = {}
+        identities = zip(*named, strict=True) if named else [()] * len(entities)
+        owner = np.array([codes.setdefault(identity, len(codes)) for identity in identities], dtype=np.int64)
+        encoded = plan.rows[members[0]].encoder.entities(codes)
+        for member in members:
+            parts[member], places[member] = encoded, owner
+    counts = [len(encoded) for encoded in parts]
+    firsts = np.cumsum([0, *counts[:-1]], dtype=np.int64) if counts else np.empty(0, np.int64)
+    owners = np.array(places, dtype=np.int64).reshape(len(plan.rows), len(entities)) + firsts[:, np.newaxis]
+    keys = [row.encoder.prefix + part for row, encoded in zip(plan.rows, parts, strict=True) for part in encoded]
+    return Lookup(keys, np.repeat(np.arange(len(counts)), counts), owners)
 
 
-class MatrixReader:
-    """What reading many entities by one plan takes, worked out once."""
+def _lookup_one(plan: ReadPlan, entity: Entity) -> Lookup:
+    keys = [b""] * len(plan.rows)
+    for names, members in plan.key_groups:
+        part = plan.rows[members[0]].encoder.entity([entity[name] for name in names])
+        for member in members:
+            keys[member] = plan.rows[member].encoder.prefix + part
+    views = np.arange(len(keys))
+    return Lookup(keys, views, views[:, np.newaxis])
 
-    def __init__(self, plan: ReadPlan) -> None:
-        self.plan = plan
-        names = _slot_names(plan)
-        self._columns = [_columns(row, names) for row in plan.rows]
-        self._slots = [np.array(row.slots, dtype=np.intp) for row in plan.rows]
-        pairs = np.array(plan.copies, dtype=np.intp).reshape(-1, 2)
-        self._copies = (pairs[:, 0], pairs[:, 1])
-        self._input_kinds = ["DOUBLE"] * plan.input_count
-        for row in plan.rows:
-            kinds = {field.name: field.kind for field in row.view.fields}
-            for slot in row.slots:
-                self._input_kinds[slot] = kinds[names[slot]]
 
-    def assemble(
-        self,
-        found: Lookup,
-        rows: Sequence[bytes | None],
-        entities: Sequence[Mapping[str, object]],
-        as_of_ms: int,
-        requests: Sequence[Mapping[str, object]] | None = None,
-    ) -> FeatureMatrix:
-        """The matrix from the rows of `found.keys`; `requests` have the request-time values of each entity."""
-        counts = ReadCounts(rows_found=sum(data is not None for data in rows))
-        inputs = _Inputs(len(entities), self._input_kinds)
-        begin = 0
-        for slots, columns, owner, count in zip(self._slots, self._columns, found.owners, found.counts, strict=True):
-            inputs.take(slots, columns.read(rows[begin : begin + count], as_of_ms, counts), owner)
-            begin += count
-        out = _Outputs(len(entities), len(self.plan.features))
-        out.copy(inputs, *self._copies)
-        for run in self.plan.on_demand:
-            _run_on_demand(run, inputs, _Given(entities, requests or [{}] * len(entities)), out, counts)
-        return FeatureMatrix(self.plan, out.values, out.statuses, out.ages_ms, tuple(out.objects), counts)
+def assemble(
+    plan: ReadPlan,
+    wanted: Lookup,
+    rows: Sequence[bytes | None],
+    entities: Sequence[Entity],
+    as_of_ms: int,
+    requests: Sequence[Entity] | None = None,
+    event: tuple[str, Columns] | None = None,
+) -> FeatureMatrix:
+    """The features from the rows of `wanted.keys`.
+
+    `requests` have the request-time values of each entity. `event` (topic, columns of one event) is merged into the
+    rows of the first entity that it concerns; it is for reading one entity.
+    """
+    counts = ReadCounts()
+    extra = NO_EVENTS if event is None else _extra(plan, entities[0], event, counts)
+    block = plan.reader.read(Found(rows, wanted.row_views, wanted.owners), as_of_ms, counts, extra)
+    if plan.is_copy:
+        return FeatureMatrix(plan, block.values, block.statuses, block.ages_ms, block.objects, counts)
+    inputs = _Inputs(plan, block)
+    out = _Outputs(plan, block)
+    for run in plan.on_demand:
+        _run_on_demand(run, inputs, _Given(entities, requests or [{}] * len(entities)), out, counts)
+    return FeatureMatrix(plan, out.values, out.statuses, out.ages_ms, out.objects, counts)
+
+
+def _extra(plan: ReadPlan, entity: Entity, event: tuple[str, Columns], counts: ReadCounts) -> dict[int, EventBlock]:
+    """The scored event as each view sees it whose row it concerns."""
+    topic, columns = event
+    blocks = {}
+    for position, row in enumerate(plan.rows):
+        if isinstance(row.view, StreamView) and row.view.topic == topic:
+            block = _seen(row, row.view, entity, columns, counts)
+            if block is not None:
+                blocks[position] = block
+    return blocks
+
+
+def _seen(row: RowRead, view: StreamView, entity: Entity, columns: Columns, counts: ReadCounts) -> EventBlock | None:
+    try:
+        seen = view.events(columns)
+    except (DefinitionError, KernelError):
+        counts.event_failed += 1
+        return None
+    wanted = [entity[name] for name in row.key_names]
+    return seen.block if len(seen.block) and [key[0] for key in seen.keys] == wanted else None
 
 
 class _Inputs:
-    """Every stored value that the plan reads, by input slot, for each entity."""
+    """The input slots as an on-demand function sees them."""
 
-    def __init__(self, length: int, kinds: Sequence[str]) -> None:
-        self.values = np.full((length, len(kinds)), np.nan)
-        self.statuses = np.full((length, len(kinds)), FeatureStatus.NOT_FOUND, np.uint8)
-        self.ages_ms = np.full((length, len(kinds)), NO_AGE, np.int64)
-        self.objects: dict[int, NDArray[np.object_]] = {}
-        self._kinds = kinds
+    def __init__(self, plan: ReadPlan, block: Block) -> None:
+        self.ages_ms = block.ages_ms
+        self._block = block
+        self._kinds = plan.input_kinds
         self._plain: dict[int, list[FieldValue]] = {}
-
-    def take(self, slots: Places, block: ViewBlock, owner: Places) -> None:
-        """Give each entity the values of its row."""
-        self.values[:, slots] = block.values[owner]
-        self.statuses[:, slots] = block.statuses[owner]
-        self.ages_ms[:, slots] = block.ages_ms[owner, np.newaxis]
-        for place, column in block.objects.items():
-            self.objects[int(slots[place])] = column[owner]
 
     def plain(self, slot: int) -> list[FieldValue]:
         """The values of one slot as they are."""
         if slot not in self._plain:
-            exact = self.objects.get(slot)
+            block, exact = self._block, self._block.objects.get(slot)
             self._plain[slot] = (
                 list(exact.tolist())
                 if exact is not None
-                else _plain_column(self.values[:, slot], self.statuses[:, slot], self._kinds[slot])
+                else plain_column(block.values[:, slot], block.statuses[:, slot], self._kinds[slot])
             )
         return self._plain[slot]
 
 
 class _Outputs:
-    def __init__(self, length: int, width: int) -> None:
-        self.values = np.full((length, width), np.nan)
-        self.statuses = np.full((length, width), FeatureStatus.NULL_VALUE, np.uint8)
-        self.ages_ms = np.full((length, width), NO_AGE, np.int64)
-        self.objects: list[NDArray[np.object_] | None] = [None] * width
+    """The features in the plan's order, those that are given as they are stored filled in."""
 
-    def copy(self, inputs: _Inputs, slots: Places, positions: Places) -> None:
-        """Give features as they are stored."""
-        self.values[:, positions] = inputs.values[:, slots]
-        self.statuses[:, positions] = inputs.statuses[:, slots]
-        self.ages_ms[:, positions] = inputs.ages_ms[:, slots]
-        for slot, position in zip(slots.tolist(), positions.tolist(), strict=True):
-            self.objects[position] = inputs.objects.get(slot)
+    def __init__(self, plan: ReadPlan, block: Block) -> None:
+        shape = (len(block.values), len(plan.features))
+        self.values = np.full(shape, np.nan)
+        self.statuses = np.full(shape, FeatureStatus.NULL_VALUE, np.uint8)
+        self.ages_ms = np.full(shape, NO_AGE, np.int64)
+        slots, positions = plan.copied
+        self.values[:, positions] = block.values[:, slots]
+        self.statuses[:, positions] = block.statuses[:, slots]
+        self.ages_ms[:, positions] = block.ages_ms[:, slots]
+        self.objects = {to: block.objects[slot] for slot, to in plan.copies if slot in block.objects}
 
-    def set(self, position: int, column: Sequence[FieldValue], ages_ms: Times) -> None:
+    def set(self, position: int, column: Sequence[FieldValue], ages_ms: Ints) -> None:
         """Give a feature as a function computed it."""
-        numbers = [float(v) if isinstance(v, (int, float)) else np.nan for v in column]
-        self.values[:, position] = numbers
+        self.values[:, position] = [float(v) if isinstance(v, (int, float)) else np.nan for v in column]
         self.statuses[:, position] = statuses_of(column)
         self.ages_ms[:, position] = ages_ms
         self.objects[position] = object_column(column)
@@ -184,8 +208,8 @@ class _Outputs:
 class _Given:
     """What each entity brings to an on-demand function beside stored values."""
 
-    entities: Sequence[Mapping[str, object]]
-    requests: Sequence[Mapping[str, object]]
+    entities: Sequence[Entity]
+    requests: Sequence[Entity]
 
     def columns(self, run: OnDemandRun, inputs: _Inputs) -> dict[str, list[Any]]:
         """The function's inputs, name → one value per entity, each list the function's own."""
@@ -244,39 +268,20 @@ def _one_by_one(
     return columns
 
 
-def _youngest(ages_ms: Times) -> Times:
+def _youngest(ages_ms: Ints) -> Ints:
     """int64[N]: the least age of each row of int64[N, inputs], NO_AGE where there is none."""
     if not ages_ms.shape[1]:
         return np.full(len(ages_ms), NO_AGE, np.int64)
-    least: Times = np.where(ages_ms == NO_AGE, _NO_AGE_IS_LAST, ages_ms).min(axis=1)
+    least: Ints = np.where(ages_ms == NO_AGE, _NO_AGE_IS_LAST, ages_ms).min(axis=1)
     return np.where(least == _NO_AGE_IS_LAST, NO_AGE, least)
 
 
-def _plain_column(values: Floats, statuses: NDArray[np.uint8], kind: str) -> list[FieldValue]:
-    """Numbers as Python's own, of the feature's kind, None where there is none."""
-    present = statuses == FeatureStatus.PRESENT
-    if present.all():
-        return _plain_numbers(values, kind)
-    numbers = iter(_plain_numbers(values[present], kind))
-    return [next(numbers) if there else None for there in present.tolist()]
-
-
-def _plain_numbers(values: Floats, kind: str) -> list[Any]:
-    if kind in INTEGER_KINDS:
-        fits = bool(np.all(np.abs(values) <= EXACT_MAX))
-        return list(values.astype(np.int64).tolist()) if fits else [int(value) for value in values.tolist()]
-    return list((values == 1).tolist() if kind == "BOOL" else values.tolist())
-
-
-def _columns(row: RowRead, names: Mapping[int, str]) -> ColumnReader:
-    fields = [field.name for field in row.view.fields]
-    return column_reader(row.view, [fields.index(names[slot]) for slot in row.slots])
-
-
-def _slot_names(plan: ReadPlan) -> dict[int, str]:
-    """Which feature each input slot holds: a slot is there because a feature or an on-demand function wants it."""
-    names = {slot: plan.features[position].partition(":")[2] for slot, position in plan.copies}
-    for run in plan.on_demand:
-        for name, slot in run.inputs:
-            names.setdefault(slot, name)
-    return names
+def _plain(value: Any, is_word: bool) -> FieldValue:
+    """A function's result as Python's own value, None for null. Raises TypeError for one that its field cannot have."""
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+        value = value.item()
+    if value is None or value != value:
+        return None
+    if not isinstance(value, (str, bytes) if is_word else (int, float)):
+        raise TypeError(f"a {type(value).__name__} is no value of this feature")
+    return value

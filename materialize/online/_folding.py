@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,20 +16,23 @@ from materialize.kernel import (
     KEEP_SLACK_MS,
     NO_TIME_MS,
     EventBlock,
-    FoldCounts,
     compile_program,
     empty_block,
     fold_rows,
     hop_starts,
     program_reaches,
 )
-from materialize.online._errors import RowRefusedError
-from materialize.online._header import HEADER_SIZE, STREAM_ROW, Header, seal, unseal
+from materialize.online._compiled import FINE, NO_ROW, OPENED_SIZE, group_events, open_rows, seal_stream_rows
+from materialize.online._header import REASONS, STREAM_ROW, VERSION_SLICE
 from materialize.online._keys import KeyEncoder
-from materialize.online._stream_rows import APPLIED_SIZE
+from materialize.online._row_reader import joined_rows
+from materialize.online._stream_rows import APPLIED_SIZE, HEADER_SIZE
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+Versions = np.ndarray[Any, np.dtype[np.uint64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+VERSION_MAX = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -60,67 +65,64 @@ class EventsByRow:
 
 
 @dataclass(frozen=True)
-class FoldedRow:
-    """What became of one row: its new bytes, or None when it has every event already, and what became of its events."""
+class FoldedRows:
+    """What became of some rows. data: each row's new bytes, or None when it has every event already. counts:
+    int64[rows, 5], what became of its events: folded, duplicates, owned by the batch, too late, replayed."""
 
-    data: bytes | None
-    counts: FoldCounts
-    replayed: int
+    data: list[bytes | None]
+    counts: Ints
 
 
 def events_by_row(encoder: KeyEncoder, seen: ViewEvents, partitions: Ints, offsets: Ints) -> EventsByRow:
     """A view's events grouped by the rows that they belong to. partitions, offsets: int64[n], of `seen`'s events."""
-    codes_of: dict[tuple[object, ...], int] = {}
-    entities = zip(*(column.tolist() for column in seen.keys), strict=True)
-    codes = np.fromiter((codes_of.setdefault(entity, len(codes_of)) for entity in entities), np.int64, len(seen.block))
-    order = np.lexsort((seen.block.ids, seen.block.times, codes))
-    block, codes = seen.block.take(order), codes[order]
-    return EventsByRow(
-        tuple(encoder.key(entity) for entity in codes_of),
-        np.searchsorted(codes, np.arange(len(codes_of) + 1)).astype(np.int64),
-        block,
-        _repeats(codes, block),
-        partitions[order],
-        offsets[order],
-    )
+    columns = [column.tolist() for column in seen.keys]
+    alone = len(columns) == 1
+    entities = columns[0] if alone else list(zip(*columns, strict=True))
+    distinct = dict.fromkeys(entities)
+    code_of = dict(zip(distinct, range(len(distinct)), strict=True))
+    count, block = len(entities), seen.block
+    codes = np.fromiter(map(code_of.__getitem__, entities), np.int64, count)
+    begins, order = np.empty(len(distinct) + 1, np.int64), np.empty(count, np.int64)
+    repeats = np.empty(count, np.bool_)
+    group_events(codes, block.times, block.ids, begins, order, repeats)
+    keys = [encoder.prefix + part for part in encoder.entities([(value,) for value in distinct] if alone else distinct)]
+    return EventsByRow(tuple(keys), begins, block.take(order), repeats, partitions[order], offsets[order])
 
 
 class RowFolder:
     """Folds events into the rows of one view."""
 
     def __init__(self, view: StreamView) -> None:
-        self._fingerprint = view.fingerprint
+        self._fingerprint = np.uint64(view.fingerprint)
+        self._views = np.array([[STREAM_ROW, 0, 0, 0, 0, 0]], dtype=np.int64)
+        self._fingerprints = np.array([view.fingerprint], dtype=np.uint64)
         self._program = compile_program(view.spec)
         self._hop_ats = np.array(hop_starts(self._program), dtype=np.int64)
         self._reaches = program_reaches(view.spec)
         columns = len(view.spec.value_columns) + len(view.spec.distinct_columns)
         tiles = sum(8 * (1 + layout.width + 2 * len(layout.distinct)) for layout in view.spec.hops)
         self._bytes_per_event = 8 * (2 + columns) + tiles + APPLIED_SIZE
-        self._bytes_per_row = 8 * len(view.spec.hops)
+        self._bytes_per_row = HEADER_SIZE + 8 * len(view.spec.hops)
         # Compiles, or loads what was compiled, before the first batch.
         nothing = empty_block(len(view.spec.value_columns), len(view.spec.distinct_columns))
         none = np.empty(0, np.int64)
-        self.fold([None], [1], EventsByRow((b"",), np.zeros(2, np.int64), nothing, none.astype(bool), none, none), {})
+        self.fold([None], EventsByRow((b"",), np.zeros(2, np.int64), nothing, none.astype(bool), none, none), {})
 
-    def fold(
-        self, stored: Sequence[bytes | None], versions: Sequence[int], events: EventsByRow, refused: dict[str, int]
-    ) -> list[FoldedRow]:
-        """The rows with their events in them. `versions` are those that the new rows get.
+    def fold(self, stored: Sequence[bytes | None], events: EventsByRow, refused: dict[str, int]) -> FoldedRows:
+        """The rows with their events in them, each with the version that follows its own.
 
         A stored row that is refused counts as none; why is counted in `refused`.
         """
-        headers = [self._header(data, refused) for data in stored]
-        parts = [b"" if header is None or data is None else data for header, data in zip(headers, stored, strict=True)]
-        row_begins = np.cumsum([0, *map(len, parts)]).astype(np.int64)
-        metas = np.array([_meta(header) for header in headers], dtype=np.int64)
-        block, count = events.block, len(parts)
-        given = len(block)
-        out = np.empty(int(row_begins[-1]) + given * self._bytes_per_event + count * self._bytes_per_row, np.uint8)
+        words, begins = joined_rows(stored)
+        spans, metas = self._opened(words, begins, refused)
+        block, count = events.block, len(stored)
+        room = 8 * len(words) + len(block) * self._bytes_per_event + count * self._bytes_per_row
+        out = np.empty(room // 8, np.uint64)
         out_begins, newest = np.empty(count + 1, np.int64), np.empty(count, np.int64)
         counts = np.zeros((count, 5), np.int64)
         damaged = fold_rows(
-            np.frombuffer(b"".join(parts) + b"\0", np.uint8),
-            row_begins,
+            words.view(np.uint8),
+            spans,
             HEADER_SIZE,
             metas,
             (self._program, self._hop_ats, self._reaches),
@@ -128,54 +130,42 @@ class RowFolder:
             events.begins,
             (block.times, block.ids, block.values, block.hashes, events.repeats),
             (events.partitions, events.offsets),
-            out,
+            out.view(np.uint8),
             out_begins,
             newest,
             counts,
         )
         if damaged:
             refused["bad_shape"] = refused.get("bad_shape", 0) + damaged
-        bodies = out[: out_begins[-1]].tobytes()
-        return [
-            FoldedRow(
-                self._sealed(bodies[begin:stop], versions[r], metas[r].tolist(), int(newest[r]))
-                if stop > begin
-                else None,
-                FoldCounts(*counts[r, :4].tolist()),
-                int(counts[r, 4]),
-            )
-            for r, (begin, stop) in enumerate(zip(out_begins[:-1].tolist(), out_begins[1:].tolist(), strict=True))
-        ]
+        seal_stream_rows(out, out_begins >> 3, self._fingerprint, next_versions(stored), newest, metas)
+        data = out[: out_begins[-1] >> 3].tobytes()
+        ends = out_begins.tolist()
+        rows = [data[a:b] if b > a else None for a, b in pairwise(ends)]
+        return FoldedRows(rows, counts)
 
-    def _header(self, data: bytes | None, refused: dict[str, int]) -> Header | None:
-        if data is None:
-            return None
-        try:
-            return unseal(data, STREAM_ROW, self._fingerprint)
-        except RowRefusedError as error:
-            refused[error.reason] = refused.get(error.reason, 0) + 1
-            return None
-
-    def _sealed(self, body: bytes, version: int, meta: list[int], newest_ms: int) -> bytes:
-        items, partitions, batch_end_ms, tiles_newest_ms = meta
-        header = Header(
-            STREAM_ROW, self._fingerprint, version, newest_ms, batch_end_ms, tiles_newest_ms, items, partitions
-        )
-        return seal(header, body)
+    def _opened(self, words: Ints, begins: Ints, refused: dict[str, int]) -> tuple[Ints, Ints]:
+        """Where in bytes each row begins and ends, int64[rows, 2], and what its header says, int64[rows, 4]: events in
+        the head, partitions, batch end, newest event time in tiles. A refused row is empty."""
+        count = len(begins) - 1
+        opened, reasons = np.empty((count, OPENED_SIZE), np.int64), np.empty(count, np.uint8)
+        open_rows(words, begins, np.zeros(count, np.int64), self._views, self._fingerprints, opened, reasons)
+        for reason in reasons[reasons > NO_ROW].tolist():
+            refused[REASONS[reason]] = refused.get(REASONS[reason], 0) + 1
+        there = reasons == FINE
+        spans = np.where(there[:, np.newaxis], np.stack([begins[:-1], begins[1:]], axis=1) * 8, 0)
+        partitions = (8 * opened[:, 0] - spans[:, 0] - HEADER_SIZE) // APPLIED_SIZE
+        metas = np.stack([opened[:, 2], partitions, opened[:, 4], opened[:, 3]], axis=1)
+        metas[~there] = (0, 0, 0, NO_TIME_MS)
+        return spans, metas
 
 
-def _meta(header: Header | None) -> tuple[int, int, int, int]:
-    if header is None:
-        return 0, 0, 0, NO_TIME_MS
-    return header.items, header.partitions, header.second_time_ms, header.tiles_newest_ms
+def next_versions(stored: Sequence[bytes | None]) -> Versions:
+    """The version that each row gets, uint64[rows], whatever else is in it.
 
-
-def _repeats(codes: Ints, block: EventBlock) -> Bools:
-    """Which events, sorted by row, time and identity, repeat the identity of an earlier one of their row."""
-    repeats = np.zeros(len(block), dtype=bool)
-    ids = np.sort(block.ids)
-    if (ids[1:] == ids[:-1]).any():
-        order = np.lexsort((np.arange(len(block)), block.ids, codes))
-        same = (codes[order][1:] == codes[order][:-1]) & (block.ids[order][1:] == block.ids[order][:-1])
-        repeats[order[1:][same]] = True
-    return repeats
+    A row that is new, or new again after it expired, starts anywhere, so that an old version never fits it.
+    """
+    fresh = np.frombuffer(os.urandom(8 * len(stored)), np.uint64) % np.uint64(1 << 62) + np.uint64(1)
+    found = b"".join(b"\0" * 8 if data is None else data[VERSION_SLICE].ljust(8, b"\0") for data in stored)
+    versions = np.frombuffer(found, np.uint64)
+    known = (versions > 0) & (versions < np.uint64(VERSION_MAX))
+    return np.where(known, versions + np.uint64(1), fresh)

@@ -1,92 +1,84 @@
-"""The first 56 bytes of every row: what it is, for which schema, and when it was written.
+"""The first 16 bytes of every row: what it is, and for which schema.
 
     offset size
          0    2  magic, "AR"
          2    1  format version
-         3    1  kind: 1 batch row, 2 stream row
-         4    4  CRC-32 of everything from offset 8 on
+         3    1  low four bits: kind, 1 batch row, 2 stream row; high four bits: flags of the kind
+         4    4  checksum: the low 32 bits of the XXH64 of everything from offset 8 on, with the first 4 bytes, as a
+                 number, for its seed
          8    8  schema fingerprint
-        16    8  row version: compared and set by the writer of a stream row
-        24    8  event time, ms: the newest event that the row includes
-        32    8  batch row: created time, ms; stream row: batch end, ms
-        40    8  stream row: newest event time in its tiles, ms; batch row: 0
-        48    2  stream row: events in the head; batch row: fields
-        50    2  stream row: partitions in the applied offsets
-        52    4  reserved, 0
 
-All numbers are little-endian; every section that follows starts at a multiple of 8.
+`_batch_rows` and `_stream_rows` say how each kind goes on. All numbers are little-endian, and the length of a row is a
+multiple of 8. The compiled form is `open_rows`.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
-from dataclasses import dataclass
+
+import xxhash
 
 from materialize.online._errors import RowRefusedError
 
 MAGIC = b"AR"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BATCH_ROW = 1
 STREAM_ROW = 2
-
-_HEADER = struct.Struct("<2sBBIQQqqqHHI")
-HEADER_SIZE = _HEADER.size
 CHECKED_FROM = 8
+PREFIX_SIZE = 16
 VERSION_SLICE = slice(16, 24)
+"""Where a stream row has its version, for compare-and-set."""
+
+REASONS = ("", "no_row", "too_short", "not_a_row", "other_format", "damaged", "other_kind", "other_schema", "bad_shape")
+"""Why a row is refused, by the number that the compiled form gives it; the first two are no refusals."""
+
+_PREFIX = struct.Struct("<2sBBIQ")
+_MESSAGES = {
+    "too_short": "the bytes are fewer than those of any row",
+    "not_a_row": "the bytes do not begin as a row does",
+    "other_format": f"another row format than {FORMAT_VERSION}: run a backfill of the view",
+    "damaged": "the row's checksum is wrong",
+    "other_kind": "a row of another kind than the view's",
+    "other_schema": "the row was written under another definition of the view: backfill it",
+    "bad_shape": "the row's sections are not exactly its bytes",
+}
 
 
-@dataclass(frozen=True)
-class Header:
-    """The header's fields; see the module's table."""
-
-    kind: int
-    fingerprint: int
-    version: int
-    event_time_ms: int
-    second_time_ms: int
-    tiles_newest_ms: int = 0
-    items: int = 0
-    partitions: int = 0
+def refused(reason: str) -> RowRefusedError:
+    """The error for one of REASONS."""
+    return RowRefusedError(reason, _MESSAGES[reason])
 
 
-def seal(header: Header, body: bytes) -> bytes:
-    """The row: header, checksum and body."""
-    rest = (
-        header.fingerprint,
-        header.version,
-        header.event_time_ms,
-        header.second_time_ms,
-        header.tiles_newest_ms,
-        header.items,
-        header.partitions,
-        0,
-    )
-    unchecked = _HEADER.pack(MAGIC, FORMAT_VERSION, header.kind, 0, *rest) + body
-    checksum = zlib.crc32(memoryview(unchecked)[CHECKED_FROM:])
-    return _HEADER.pack(MAGIC, FORMAT_VERSION, header.kind, checksum, *rest) + body
+def checksum(data: bytes) -> int:
+    """What bytes 4 to 8 of the row must say."""
+    seed = int.from_bytes(data[:4], "little")
+    return xxhash.xxh64_intdigest(memoryview(data)[CHECKED_FROM:], seed) & 0xFFFFFFFF
 
 
-def unseal(data: bytes, kind: int, fingerprint: int) -> Header:
-    """The header of a row, once everything about it has been checked.
+def seal(kind: int, fingerprint: int, rest: bytes) -> bytes:
+    """The row: the prefix, then `rest`, padded to a multiple of 8. `kind` has the flags in its high four bits."""
+    rest += bytes(-len(rest) % 8)
+    unchecked = _PREFIX.pack(MAGIC, FORMAT_VERSION, kind, 0, fingerprint) + rest
+    return _PREFIX.pack(MAGIC, FORMAT_VERSION, kind, checksum(unchecked), fingerprint) + rest
 
-    Raises RowRefusedError with reason `too_short`, `not_a_row`, `other_format`, `other_kind`, `damaged` or
+
+def unseal(data: bytes, kind: int, fingerprint: int) -> int:
+    """The flags of a row, once everything that its first 16 bytes say has been checked.
+
+    Raises RowRefusedError with reason `too_short`, `not_a_row`, `other_format`, `damaged`, `other_kind` or
     `other_schema`.
     """
-    if len(data) < HEADER_SIZE:
-        raise RowRefusedError("too_short", f"{len(data)} bytes are no row")
-    magic, version, found_kind, checksum, *rest = _HEADER.unpack_from(data)
+    if len(data) < PREFIX_SIZE:
+        raise refused("too_short")
+    magic, version, found_kind, found_checksum, found_fingerprint = _PREFIX.unpack_from(data)
     if magic != MAGIC:
-        raise RowRefusedError("not_a_row", "the bytes do not begin as a row does")
+        raise refused("not_a_row")
     if version != FORMAT_VERSION:
-        raise RowRefusedError(
-            "other_format", f"row format {version}, this code reads {FORMAT_VERSION}: run a backfill of the view"
-        )
-    if zlib.crc32(memoryview(data)[CHECKED_FROM:]) != checksum:
-        raise RowRefusedError("damaged", "the row's checksum is wrong")
-    if found_kind != kind:
-        raise RowRefusedError("other_kind", f"a row of kind {found_kind} where kind {kind} belongs")
-    header = Header(found_kind, *rest[:-1])
-    if header.fingerprint != fingerprint:
-        raise RowRefusedError("other_schema", "the row was written under another definition of the view: backfill it")
-    return header
+        raise refused("other_format")
+    if len(data) % 8 or checksum(data) != found_checksum:
+        raise refused("damaged")
+    if found_kind & 15 != kind:
+        raise refused("other_kind")
+    if found_fingerprint != fingerprint:
+        raise refused("other_schema")
+    return int(found_kind >> 4)

@@ -7,7 +7,7 @@ those of Feast's `serialize_entity_key`, version 3, written here without buildin
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.key_encoding_utils import serialize_entity_key
@@ -42,22 +42,40 @@ class KeyEncoder:
         names = b"".join(
             _U32.pack(ValueType.STRING) + _U32.pack(len(key.name.encode())) + key.name.encode() for key in join_keys
         )
-        self._prefix = view_prefix(project, view_name) + b"{"
+        self.prefix = view_prefix(project, view_name) + b"{"
         self._names = _U32.pack(len(join_keys)) + names if join_keys else _serialised(_NO_ENTITY)
         self._packers = [(_U32.pack(ValueType.Enum.Value(key.kind)), _PACKERS[key.kind]) for key in join_keys]
 
     def key(self, values: Sequence[object]) -> bytes:
         """The key of one entity; `values` in the order of the join keys."""
-        parts = [self._prefix, self._names]
+        return self.prefix + self.entity(values)
+
+    def entity(self, values: Sequence[object]) -> bytes:
+        """What follows `prefix` in an entity's key: the same in all views whose encoders have the same `identity`."""
+        parts = [self._names]
         for (kind, pack), value in zip(self._packers, values, strict=True):
             packed = pack(value)
-            parts += [kind, _U32.pack(len(packed)), packed]
+            parts += (kind, _U32.pack(len(packed)), packed)
         parts.append(b"}")
         return b"".join(parts)
 
+    def entities(self, identities: Iterable[Sequence[object]]) -> list[bytes]:
+        """`entity` of each."""
+        if len(self._packers) != 1:
+            return [self.entity(values) for values in identities]
+        ((kind, pack),) = self._packers
+        before, size = self._names + kind, _U32.pack
+        packed = [pack(value) for (value,) in identities]
+        return [b"%b%b%b}" % (before, size(len(part)), part) for part in packed]
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What the entity part of a key depends on beside the values."""
+        return (self._names, *(kind for kind, _ in self._packers))
+
     def key_of(self, entity: EntityKeyProto) -> bytes:
         """The key of an entity that Feast gives: of a view without entities a placeholder or, on a push, nothing."""
-        return self._prefix + _serialised(entity if entity.join_keys else _NO_ENTITY) + b"}"
+        return self.prefix + _serialised(entity if entity.join_keys else _NO_ENTITY) + b"}"
 
 
 def view_prefix(project: str, view_name: str) -> bytes:

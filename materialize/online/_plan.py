@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from materialize.definitions import (
     BatchView,
@@ -14,18 +18,18 @@ from materialize.definitions import (
     StreamView,
 )
 from materialize.online._keys import KeyEncoder
-from materialize.online._view_reader import ViewReader, view_reader
+from materialize.online._row_reader import RowReader, Wanted
+
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class RowRead:
-    """One row to read: whose, and which stored values go to which input slots."""
+    """One row to read: whose."""
 
     view: BatchView | StreamView
     key_names: tuple[str, ...]
     encoder: KeyEncoder
-    reader: ViewReader
-    slots: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class ReadPlan:
     """How to read a feature service.
 
     features: "view:feature" in the service's order. join_keys: what a request must name. request_fields: what comes
-    with a request. copies: (input slot, output position) of the features that are given as they are stored.
+    with a request. reader: gives the input slots from the rows. input_kinds: the Feast value type of each slot. copies:
+    (input slot, output position) of the features that are given as they are stored.
     """
 
     service: str
@@ -56,15 +61,37 @@ class ReadPlan:
     join_keys: tuple[JoinKey, ...]
     request_fields: tuple[RequestField, ...]
     rows: tuple[RowRead, ...]
+    reader: RowReader
+    input_kinds: tuple[str, ...]
     copies: tuple[tuple[int, int], ...]
     on_demand: tuple[OnDemandRun, ...]
-    input_count: int
+
+    @cached_property
+    def copied(self) -> tuple[Places, Places]:
+        """`copies` as two arrays: slots, and positions."""
+        pairs = np.array(self.copies, dtype=np.intp).reshape(-1, 2)
+        return np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
+
+    @cached_property
+    def is_copy(self) -> bool:
+        """Whether the features are the input slots as they are."""
+        same = tuple((i, i) for i in range(len(self.features)))
+        return tuple(sorted(self.copies)) == same and len(self.input_kinds) == len(self.features)
+
+    @cached_property
+    def key_groups(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
+        """The rows whose keys have the same entity part: (names of the join keys, rows)."""
+        groups: dict[object, list[int]] = {}
+        for position, row in enumerate(self.rows):
+            groups.setdefault((row.key_names, row.encoder.identity), []).append(position)
+        return tuple((self.rows[members[0]].key_names, tuple(members)) for members in groups.values())
 
 
 def compile_plan(project: str, service: ServiceDefinition) -> ReadPlan:
     """The plan of a feature service."""
-    slots: dict[tuple[str, str], int] = {}
-    rows = tuple(_row_read(project, service_view, slots) for service_view in service.views)
+    wanted = [_wanted(service_view) for service_view in service.views]
+    refs = [(view.called, feature) for view in service.views for feature in view.features]
+    slots = {ref: slot for slot, ref in enumerate(refs)}
     positions = {(view, field.name): i for i, (view, field) in enumerate(service.features)}
     return ReadPlan(
         service=service.name,
@@ -74,25 +101,22 @@ def compile_plan(project: str, service: ServiceDefinition) -> ReadPlan:
         kinds=tuple(field.kind for _, field in service.features),
         join_keys=_join_keys(service),
         request_fields=tuple(dict.fromkeys(field for view in service.on_demand for field in view.requests)),
-        rows=rows,
+        rows=tuple(_row_read(project, service_view) for service_view in service.views),
+        reader=RowReader(wanted),
+        input_kinds=tuple(one.view.fields[place].kind for one in wanted for place in one.places),
         copies=tuple((slot, positions[ref]) for ref, slot in slots.items() if ref in positions),
         on_demand=tuple(_on_demand_run(view, slots, positions) for view in service.on_demand),
-        input_count=len(slots),
     )
 
 
-def _row_read(project: str, service_view: ServiceView, slots: dict[tuple[str, str], int]) -> RowRead:
+def _wanted(service_view: ServiceView) -> Wanted:
+    names = [field.name for field in service_view.view.fields]
+    return Wanted(service_view.view, tuple(names.index(feature) for feature in service_view.features))
+
+
+def _row_read(project: str, service_view: ServiceView) -> RowRead:
     view = service_view.view
-    names = [field.name for field in view.fields]
-    for feature in service_view.features:
-        slots[service_view.called, feature] = len(slots)
-    return RowRead(
-        view=view,
-        key_names=service_view.key_names,
-        encoder=KeyEncoder(project, view.name, view.join_keys),
-        reader=view_reader(view, [names.index(feature) for feature in service_view.features]),
-        slots=tuple(slots[service_view.called, feature] for feature in service_view.features),
-    )
+    return RowRead(view, service_view.key_names, KeyEncoder(project, view.name, view.join_keys))
 
 
 def _join_keys(service: ServiceDefinition) -> tuple[JoinKey, ...]:

@@ -12,14 +12,13 @@ from feast.errors import FeastObjectNotFoundException, FeatureServiceNotFoundExc
 
 from materialize.definitions import DefinitionError, JoinKey, ServiceDefinition, compile_service
 from materialize.online._errors import UnknownFeatureError, UnknownServiceError
-from materialize.online._feature_matrix import MatrixReader
 from materialize.online._plan import ReadPlan, compile_plan
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 KEPT_MAX = 256
-"""Plans of feature lists, and matrix readers, that are kept; the ones used longest ago go first."""
+"""Plans of feature lists that are kept; the ones used longest ago go first."""
 
 
 class Plans:
@@ -29,7 +28,6 @@ class Plans:
         self._store = store
         self._of_services: dict[str, ReadPlan] = {}
         self._of_features: OrderedDict[tuple[str, ...], ReadPlan] = OrderedDict()
-        self._matrix_readers: OrderedDict[int, MatrixReader] = OrderedDict()
         self._join_keys: dict[str, JoinKey] | None = None
 
     def join_keys(self) -> dict[str, JoinKey]:
@@ -56,18 +54,11 @@ class Plans:
             self._of_features[asked] = _features_plan(self._store, asked)
         return _newest(self._of_features, asked)
 
-    def matrix_reader(self, plan: ReadPlan) -> MatrixReader:
-        """What reading many entities by this plan takes. A reader holds its plan, so that no other has the same id."""
-        if id(plan) not in self._matrix_readers:
-            self._matrix_readers[id(plan)] = MatrixReader(plan)
-        return _newest(self._matrix_readers, id(plan))
-
     def refresh(self) -> None:
         """Read the registry again and forget the plans."""
         self._store.refresh_registry()
         self._of_services = {}
         self._of_features = OrderedDict()
-        self._matrix_readers = OrderedDict()
         self._join_keys = None
 
 

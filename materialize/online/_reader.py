@@ -11,13 +11,12 @@ import redis.asyncio
 from feast import FeatureStore
 
 from materialize.definitions import JoinKey, open_feature_store
-from materialize.events import TOPICS, Event, columns_from_events
+from materialize.events import TOPICS, Columns, Event, columns_from_events
 from materialize.online._connect import RedisSettings, connect, connect_async, unavailable_if_redis_fails
 from materialize.online._errors import OnlineStoreRefusedError, OnlineStoreUnavailableError
-from materialize.online._feature_matrix import FeatureMatrix, lookup
+from materialize.online._feature_matrix import FeatureMatrix, FeatureVector, assemble, lookup
 from materialize.online._plan import ReadPlan
 from materialize.online._plans import Plans
-from materialize.online._vector import FeatureVector, assemble
 
 
 class FeatureReader:
@@ -63,10 +62,10 @@ class FeatureReader:
 
         `entities` has a value for each of the plan's join keys. Raises OnlineStoreUnavailableError.
         """
-        keys = [row.encoder.key([entities[name] for name in row.key_names]) for row in plan.rows]
-        rows = await self._rows(keys)
-        merged = None if event is None else (topic_of(event), columns_from_events([event]))
-        return assemble(plan, rows, entities, as_of_ms, merged, request)
+        wanted = lookup(plan, [entities])
+        rows = await self._rows(wanted.keys)
+        requests = None if request is None else [request]
+        return assemble(plan, wanted, rows, [entities], as_of_ms, requests, _columns_of(event)).vector(0)
 
     async def read_many(
         self,
@@ -82,7 +81,7 @@ class FeatureReader:
         """
         wanted = lookup(plan, entities)
         rows = await self._rows(wanted.keys)
-        return self._plans.matrix_reader(plan).assemble(wanted, rows, entities, as_of_ms, requests)
+        return assemble(plan, wanted, rows, entities, as_of_ms, requests)
 
     async def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with _no_answer_is_unavailable():
@@ -104,7 +103,7 @@ class FeatureReader:
 
 
 class FeatureReaderSync:
-    """Reads many entities at once without asyncio: for notebooks, batch scoring and tests."""
+    """The same without asyncio: for notebooks, batch scoring and tests."""
 
     def __init__(self, client: redis.Redis, store: FeatureStore) -> None:
         self._client = client
@@ -122,6 +121,21 @@ class FeatureReaderSync:
         """As `FeatureReader.refresh`."""
         self._plans.refresh()
 
+    def read(
+        self,
+        plan: ReadPlan,
+        entities: Mapping[str, object],
+        as_of_ms: int,
+        *,
+        event: Event | None = None,
+        request: Mapping[str, object] | None = None,
+    ) -> FeatureVector:
+        """As `FeatureReader.read`."""
+        wanted = lookup(plan, [entities])
+        rows = self._rows(wanted.keys)
+        requests = None if request is None else [request]
+        return assemble(plan, wanted, rows, [entities], as_of_ms, requests, _columns_of(event)).vector(0)
+
     def read_many(
         self,
         plan: ReadPlan,
@@ -132,7 +146,7 @@ class FeatureReaderSync:
         """As `FeatureReader.read_many`."""
         wanted = lookup(plan, entities)
         rows = self._rows(wanted.keys)
-        return self._plans.matrix_reader(plan).assemble(wanted, rows, entities, as_of_ms, requests)
+        return assemble(plan, wanted, rows, entities, as_of_ms, requests)
 
     def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with _no_answer_is_unavailable():
@@ -146,6 +160,10 @@ class FeatureReaderSync:
     def close(self) -> None:
         """Give the connections back."""
         self._client.close()
+
+
+def _columns_of(event: Event | None) -> tuple[str, Columns] | None:
+    return None if event is None else (topic_of(event), columns_from_events([event]))
 
 
 def topic_of(event: Event) -> str:

@@ -18,11 +18,17 @@ return 1
 its life in milliseconds. Returns 1 when written."""
 
 NEWER_WINS = """
-local stored = redis.call('GETRANGE', KEYS[1], 0, 39)
-if #stored == 40 and string.sub(stored, 1, 4) == string.sub(ARGV[1], 1, 4)
+local function times(row)
+  local created = 0
+  if math.floor(string.byte(row, 4) / 64) % 2 == 1 then created = struct.unpack('<i8', row, 25) end
+  return struct.unpack('<i8', row, 17), created
+end
+local stored = redis.call('GETRANGE', KEYS[1], 0, 31)
+if #stored >= 24 and string.sub(stored, 1, 3) == string.sub(ARGV[1], 1, 3)
+   and string.byte(stored, 4) % 16 == string.byte(ARGV[1], 4) % 16
    and string.sub(stored, 9, 16) == string.sub(ARGV[1], 9, 16) then
-  local event_time, created = struct.unpack('<i8i8', stored, 25)
-  local new_event_time, new_created = struct.unpack('<i8i8', ARGV[1], 25)
+  local event_time, created = times(stored)
+  local new_event_time, new_created = times(ARGV[1])
   if event_time > new_event_time or (event_time == new_event_time and created > new_created) then return 0 end
 end
 if ARGV[2] == '0' then redis.call('SET', KEYS[1], ARGV[1]) else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end

@@ -1,6 +1,14 @@
-"""The bytes of a stream row: applied offsets, the head's events, and the tiles of each hop.
+"""The bytes of a stream row: header, applied offsets, the head's events, and the tiles of each hop.
 
-    header (56 bytes)
+    offset size
+         0   16  see `_header`
+        16    8  row version: compared and set by the writer
+        24    8  event time, ms: the newest event that the row includes
+        32    8  batch end, ms
+        40    8  newest event time in its tiles, ms
+        48    2  events in the head
+        50    2  partitions in the applied offsets
+        52    4  0
     applied offsets   partitions × { partition uint32, log's incarnation uint32, offset int64 }
     head              times int64[n], ids uint64[n], values float64[n × value columns],
                       hashes uint64[n × distinct columns]
@@ -22,10 +30,14 @@ import numpy as np
 
 from materialize.kernel import EventBlock, HopLayout, Row, Sets, Tiles, ViewSpec
 from materialize.online._errors import RowRefusedError
-from materialize.online._header import HEADER_SIZE, STREAM_ROW, Header, seal, unseal
+from materialize.online._header import PREFIX_SIZE, STREAM_ROW, refused, seal, unseal
 
+_HEADER = struct.Struct("<QqqqHHI")
 _APPLIED = struct.Struct("<qq")
 _COUNT = struct.Struct("<II")
+
+HEADER_SIZE = PREFIX_SIZE + _HEADER.size
+"""Bytes before the applied offsets."""
 
 APPLIED_SIZE = _APPLIED.size
 """Bytes that one partition's applied offset takes, between the header and the head."""
@@ -54,17 +66,9 @@ def encode_stream_row(spec: ViewSpec, row: StreamRow) -> bytes:
         parts += [_COUNT.pack(len(tiles), 0), tiles.index.tobytes(), tiles.states.tobytes()]
         for sets in tiles.sets:
             parts += [sets.ends.tobytes(), sets.hashes.tobytes()]
-    header = Header(
-        STREAM_ROW,
-        spec.fingerprint,
-        row.version,
-        state.newest_ms,
-        state.batch_end_ms,
-        state.tiles_newest_ms,
-        len(head),
-        len(row.applied),
-    )
-    return seal(header, b"".join(parts))
+    times = (state.newest_ms, state.batch_end_ms, state.tiles_newest_ms)
+    header = _HEADER.pack(row.version, *times, len(head), len(row.applied), 0)
+    return seal(STREAM_ROW, spec.fingerprint, header + b"".join(parts))
 
 
 def decode_stream_row(spec: ViewSpec, data: bytes) -> StreamRow:
@@ -72,13 +76,15 @@ def decode_stream_row(spec: ViewSpec, data: bytes) -> StreamRow:
 
     Raises RowRefusedError for bytes that are no row of this view.
     """
-    header = unseal(data, STREAM_ROW, spec.fingerprint)
+    unseal(data, STREAM_ROW, spec.fingerprint)
+    if len(data) < HEADER_SIZE:
+        raise refused("bad_shape")
+    version, _, batch_end_ms, tiles_newest_ms, n, partitions, _ = _HEADER.unpack_from(data, PREFIX_SIZE)
     cursor = _Cursor(data, HEADER_SIZE)
     applied = {}
-    for _ in range(header.partitions):
+    for _ in range(partitions):
         partition, offset = _APPLIED.unpack(cursor.bytes(_APPLIED.size))
         applied[partition] = offset
-    n = header.items
     head = EventBlock(
         cursor.array(np.int64, n),
         cursor.array(np.uint64, n),
@@ -87,7 +93,7 @@ def decode_stream_row(spec: ViewSpec, data: bytes) -> StreamRow:
     )
     tiles = tuple(_tiles(cursor, layout) for layout in spec.hops)
     cursor.expect_end()
-    return StreamRow(Row(head, tiles, header.second_time_ms, header.tiles_newest_ms), header.version, applied)
+    return StreamRow(Row(head, tiles, batch_end_ms, tiles_newest_ms), version, applied)
 
 
 def _tiles(cursor: _Cursor, layout: HopLayout) -> Tiles:

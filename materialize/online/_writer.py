@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +13,13 @@ from materialize.kernel import KEEP_SLACK_MS, FoldCounts, empty_row
 from materialize.online._batch_rows import BatchRow, encode_batch_row
 from materialize.online._connect import unavailable_if_redis_fails
 from materialize.online._errors import RowRefusedError, WriteConflictError
-from materialize.online._folding import EventsByRow, FoldedRow, RowFolder
+from materialize.online._folding import EventsByRow, FoldedRows, RowFolder, next_versions
 from materialize.online._header import VERSION_SLICE
 from materialize.online._scripts import COMPARE_AND_SET, newer_wins
 from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
 
 PIPELINE_MAX = 512
 """Commands in one pipeline: bounds what is held in memory on both sides."""
-
-VERSION_MAX = (1 << 63) - 1
 
 TRIES_MAX = 20
 """How often a row is read and folded again when other writers are faster."""
@@ -48,17 +45,18 @@ class FoldOutcome:
     counts: FoldCounts = NOTHING
     replayed: int = 0
 
-    def plus(self, rows: Sequence[FoldedRow]) -> FoldOutcome:
-        """With these rows added."""
-        counts = [self.counts, *(row.counts for row in rows)]
+    def plus(self, rows: FoldedRows, done: Sequence[int]) -> FoldOutcome:
+        """With those of the rows that are done added."""
+        folded, duplicates, owned_by_batch, too_late, replayed = rows.counts[list(done)].sum(axis=0).tolist()
+        counts = self.counts
         return FoldOutcome(
             FoldCounts(
-                sum(c.folded for c in counts),
-                sum(c.duplicates for c in counts),
-                sum(c.owned_by_batch for c in counts),
-                sum(c.too_late for c in counts),
+                counts.folded + folded,
+                counts.duplicates + duplicates,
+                counts.owned_by_batch + owned_by_batch,
+                counts.too_late + too_late,
             ),
-            self.replayed + sum(row.replayed for row in rows),
+            self.replayed + replayed,
         )
 
 
@@ -98,9 +96,9 @@ class RowWriter:
         for begin in range(0, len(events.keys), PIPELINE_MAX):
             waiting = list(range(begin, min(begin + PIPELINE_MAX, len(events.keys))))
             for _ in range(TRIES_MAX):
-                part = events.rows(waiting)
-                lost, done = self._try_folds(view, folder, part)
-                outcome = outcome.plus(done)
+                lost, folded = self._try_folds(view, folder, events.rows(waiting))
+                gone = set(lost)
+                outcome = outcome.plus(folded, [place for place in range(len(waiting)) if place not in gone])
                 waiting = [waiting[place] for place in lost]
                 if not waiting:
                     break
@@ -134,7 +132,8 @@ class RowWriter:
                 self.counts.unchanged += 1
                 continue
             expected = b"" if data is None else data[VERSION_SLICE]
-            fresh = StreamRow(changed.state, _next_version(stored.version), changed.applied)
+            (version,) = next_versions([data]).tolist()
+            fresh = StreamRow(changed.state, version, changed.applied)
             calls.append((key, [expected, encode_stream_row(view.spec, fresh), life_ms]))
         results = self._run(COMPARE_AND_SET, calls)
         lost = [key for (key, _), done in zip(calls, results, strict=True) if not done]
@@ -142,23 +141,21 @@ class RowWriter:
         self.counts.conflicts += len(lost)
         return lost
 
-    def _try_folds(self, view: StreamView, folder: RowFolder, events: EventsByRow) -> tuple[list[int], list[FoldedRow]]:
-        """One read, fold and write. Returns the places of the rows that changed in between, and what the others did."""
+    def _try_folds(self, view: StreamView, folder: RowFolder, events: EventsByRow) -> tuple[list[int], FoldedRows]:
+        """One read, fold and write. Returns the places of the rows that changed in between, and what became of all."""
         life_ms = max(view.spec.reach_ms, view.ttl_ms) + KEEP_SLACK_MS
         stored = self._get(events.keys)
-        versions = [_next_version(_version(data)) for data in stored]
-        folded = folder.fold(stored, versions, events, self.counts.refused)
-        written = [place for place, row in enumerate(folded) if row.data is not None]
+        folded = folder.fold(stored, events, self.counts.refused)
+        written = [place for place, data in enumerate(folded.data) if data is not None]
         results = self._run(
             COMPARE_AND_SET,
-            [(events.keys[i], [(stored[i] or b"")[VERSION_SLICE], folded[i].data, life_ms]) for i in written],
+            [(events.keys[i], [(stored[i] or b"")[VERSION_SLICE], folded.data[i], life_ms]) for i in written],
         )
         lost = [place for place, done in zip(written, results, strict=True) if not done]
         self.counts.written += len(written) - len(lost)
         self.counts.conflicts += len(lost)
-        self.counts.unchanged += len(folded) - len(written)
-        gone = set(lost)
-        return lost, [row for place, row in enumerate(folded) if place not in gone]
+        self.counts.unchanged += len(folded.data) - len(written)
+        return lost, folded
 
     def _decode(self, view: StreamView, data: bytes | None) -> StreamRow:
         if data is not None:
@@ -190,13 +187,3 @@ def _conflict(view: StreamView, rows: int) -> WriteConflictError:
     return WriteConflictError(
         f"view {view.name!r}: {rows} rows kept changing for {TRIES_MAX} tries; are two backfills of the view running?"
     )
-
-
-def _version(data: bytes | None) -> int:
-    """The version of a stored row, whatever else is in it; 0 for none."""
-    return 0 if data is None else int.from_bytes(data[VERSION_SLICE], "little")
-
-
-def _next_version(version: int) -> int:
-    """A row that is new, or new again after it expired, starts anywhere, so that an old version never fits it."""
-    return version + 1 if 0 < version < VERSION_MAX else secrets.randbits(62) + 1

@@ -48,7 +48,8 @@ from materialize.online._feast_values import (
 )
 from materialize.online._keys import KeyEncoder, view_prefix
 from materialize.online._scripts import NEWER_WINS
-from materialize.online._view_reader import ReadCounts, ViewValues, view_reader
+from materialize.online._values import ReadCounts
+from materialize.online._view_reader import ViewReader, ViewValues, view_reader
 from materialize.online._writer import PIPELINE_MAX, RowWriter
 
 SCAN_COUNT = 1_000
@@ -101,6 +102,7 @@ class PackedRedisOnlineStore(OnlineStore):
         self._client: redis.Redis | None = None
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
         self._compiled: dict[str, tuple[object, View]] = {}
+        self._readers: dict[tuple[str, tuple[str, ...]], tuple[View, ViewReader]] = {}
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
@@ -292,12 +294,19 @@ class PackedRedisOnlineStore(OnlineStore):
         self, requests: Sequence[ViewRequest], rows: Sequence[bytes | None], as_of_ms: int
     ) -> list[list[ViewValues]]:
         left = iter(rows)
-        reads = []
-        for view, features, entities in requests:
+        return [
+            self._reader(view, features).read_many(list(islice(left, len(entities))), as_of_ms, self.counts)
+            for view, features, entities in requests
+        ]
+
+    def _reader(self, view: View, features: Sequence[str]) -> ViewReader:
+        """The reader of these features, kept while Feast hands over the same definition."""
+        asked = (view.name, tuple(features))
+        known = self._readers.get(asked)
+        if known is None or known[0] is not view:
             names = [field.name for field in view.fields]
-            reader = view_reader(view, [names.index(feature) for feature in features])
-            reads.append([reader.read(next(left), as_of_ms, self.counts) for _ in entities])
-        return reads
+            known = self._readers[asked] = (view, view_reader(view, [names.index(feature) for feature in features]))
+        return known[1]
 
     def _request(
         self, table: FeatureView, entities: Sequence[EntityKeyProto], features: Sequence[str] | None

@@ -27,7 +27,8 @@ from materialize.definitions import (
 )
 from materialize.events import columns_from_table, decode_event, event_time_ms
 from materialize.kernel import Window
-from materialize.online import BatchRow, FeatureStatus, assemble, compile_plan, encode_batch_row
+from materialize.online import BatchRow, FeatureStatus, compile_plan, encode_batch_row
+from tests.support.plain_reads import read_one
 from tests.support.small_store import file_source, ip, profiles, small_store, view_over
 from tests.support.views import NOW_MS, SPEC, stream_view
 from tests.support.world import World
@@ -170,7 +171,7 @@ def test_a_view_that_a_service_reads_under_two_names_gives_each_its_own_value(tm
     view = plan.rows[0].view
     assert isinstance(view, BatchView)
     rows = [encode_batch_row(view, BatchRow(NOW_MS, 0, (value,))) for value in (1.0, 2.0)]
-    vector = assemble(plan, rows, entities, NOW_MS)
+    vector = read_one(plan, rows, entities, NOW_MS).vector(0)
     assert vector.values.tolist() == [1.0, 2.0]
     assert set(vector.statuses) == {FeatureStatus.PRESENT}
 

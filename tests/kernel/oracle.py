@@ -20,6 +20,7 @@ class OracleEvent:
 
 
 ORACLE: dict[str, Callable[[Sequence[tuple[int, float]]], float | None]] = {
+    # (age in milliseconds, value) of each event covered
     "count": lambda pairs: len(pairs),
     "sum": lambda pairs: math.fsum(value for _, value in pairs),
     "mean": lambda pairs: math.fsum(value for _, value in pairs) / len(pairs) if pairs else None,
@@ -27,9 +28,10 @@ ORACLE: dict[str, Callable[[Sequence[tuple[int, float]]], float | None]] = {
     "max": lambda pairs: max((value for _, value in pairs), default=None),
     "var": lambda pairs: statistics.variance([v for _, v in pairs]) if len(pairs) > 1 else None,
     "std": lambda pairs: statistics.stdev([v for _, v in pairs]) if len(pairs) > 1 else None,
-    "last": lambda pairs: max(pairs)[1] if pairs else None,
-    "first": lambda pairs: max(((-time, value) for time, value in pairs))[1] if pairs else None,
+    "last": lambda pairs: max((-age, value) for age, value in pairs)[1] if pairs else None,
+    "first": lambda pairs: max(pairs)[1] if pairs else None,
     "count_distinct": lambda pairs: len({value for _, value in pairs}),
+    "decayed_sum(30m)": lambda pairs: math.fsum(value * 0.5 ** (age / 1_800_000) for age, value in pairs),
 }
 
 
@@ -43,5 +45,5 @@ def oracle_values(spec: ViewSpec, events: Sequence[OracleEvent], as_of_ms: int) 
 
 
 def _value(spec: AggregationSpec, tail_ms: int, events: Sequence[OracleEvent], as_of_ms: int) -> float | None:
-    covered = [(e.time_ms, e.columns[spec.column]) for e in events if tail_ms <= e.time_ms <= as_of_ms]
-    return ORACLE[spec.function]([(time, value) for time, value in covered if value is not None])  # type: ignore[misc]
+    covered = [(as_of_ms - e.time_ms, e.columns[spec.column]) for e in events if tail_ms <= e.time_ms <= as_of_ms]
+    return ORACLE[spec.function]([(age, value) for age, value in covered if value is not None])  # type: ignore[misc]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from materialize.definitions import FeatureField, OnDemandView, RequestField, ServiceDefinition, ServiceView
-from materialize.online import BatchRow, FeatureStatus, FeatureVector, assemble, compile_plan, encode_batch_row
+from materialize.online import BatchRow, FeatureStatus, FeatureVector, compile_plan, encode_batch_row
+from tests.support.plain_reads import read_one
 from tests.support.views import NOW_MS, batch_view
 
 VIEW = batch_view(["DOUBLE", "STRING"])
@@ -33,7 +34,8 @@ def vector(function: Callable[[dict[str, Any]], Any], singleton: bool = True) ->
         "fingerprint",
     )
     row = encode_batch_row(VIEW, BatchRow(NOW_MS - 7, 0, (4.0, "FR")))
-    return assemble(compile_plan("project", service), [row], {"ip": "i"}, NOW_MS, request={"asked": 2.0})
+    plan = compile_plan("project", service)
+    return read_one(plan, [row], {"ip": "i"}, NOW_MS, request={"asked": 2.0}).vector(0)
 
 
 def test_a_function_gets_stored_values_the_request_and_the_keys() -> None:

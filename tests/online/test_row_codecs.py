@@ -31,7 +31,7 @@ from materialize.online import (
     encode_stream_row,
     view_reader,
 )
-from materialize.online._header import BATCH_ROW, STREAM_ROW, Header, seal
+from materialize.online._header import BATCH_ROW, STREAM_ROW, seal
 from tests.support.views import NOW_MS, SPEC, batch_view, rows, stream_view
 
 REASONS = {"too_short", "not_a_row", "other_format", "other_kind", "damaged", "other_schema", "bad_shape"}
@@ -133,18 +133,26 @@ def assert_refused(read: Callable[[], object]) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=400), st.just(4) | st.integers(0, 40), st.integers(0, 3))
-def test_a_well_sealed_row_with_any_body_is_read_or_refused_and_nothing_else(
-    body: bytes, items: int, partitions: int
+@given(st.binary(max_size=400), st.integers(0, 3), st.integers(0, 40), st.integers(0, 3))
+def test_a_well_sealed_stream_row_with_any_body_is_read_or_refused_and_nothing_else(
+    body: bytes, version: int, items: int, partitions: int
 ) -> None:
-    view = batch_view(["STRING", "DOUBLE_LIST", "BYTES", "INT64"])
-    for kind, fingerprint, read in (
-        (BATCH_ROW, view.fingerprint, lambda data: decode_batch_row(view, data)),
-        (STREAM_ROW, SPEC.fingerprint, lambda data: decode_stream_row(SPEC, data)),
-    ):
-        data = seal(Header(kind, fingerprint, 1, NOW_MS, 0, 0, items, partitions), body)
+    header = struct.pack("<QqqqHHI", version, NOW_MS, 0, 0, items, partitions, 0)
+    for rest in (header + body, body):
+        data = seal(STREAM_ROW, SPEC.fingerprint, rest)
         with suppress(RowRefusedError):
-            read(data)
+            decode_stream_row(SPEC, data)
+        view_reader(stream_view(), [0, 8]).read(data, NOW_MS, ReadCounts())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=400), st.integers(0, 15))
+def test_a_well_sealed_batch_row_with_any_body_is_read_or_refused_and_nothing_else(body: bytes, flags: int) -> None:
+    view = batch_view(["STRING", "DOUBLE_LIST", "BYTES", "INT64", "FLOAT"])
+    data = seal(BATCH_ROW | flags << 4, view.fingerprint, body)
+    with suppress(RowRefusedError):
+        decode_batch_row(view, data)
+    view_reader(view, range(5)).read(data, NOW_MS, ReadCounts())
 
 
 def test_a_row_of_another_definition_is_not_found_and_counted() -> None:
@@ -187,10 +195,14 @@ def test_a_row_of_the_other_kind_is_refused() -> None:
 @pytest.mark.parametrize("kind", ["STRING", "DOUBLE_LIST"])
 def test_a_well_sealed_value_that_is_none_of_its_type_is_refused(kind: str) -> None:
     view = batch_view([kind])
-    body = (1).to_bytes(8, "little") + struct.pack("<II", 0, 2) + b"\xff\xff"
+    body = struct.pack("<qII8s", NOW_MS, 0, 2, b"\x01") + b"\xff\xff"
+    data = seal(BATCH_ROW, view.fingerprint, body)
     with pytest.raises(RowRefusedError) as refusal:
-        decode_batch_row(view, seal(Header(BATCH_ROW, view.fingerprint, 0, 0, 0, 0, 1), body))
+        decode_batch_row(view, data)
     assert refusal.value.reason == "bad_value"
+    counts = ReadCounts()
+    assert view_reader(view, [0]).read(data, NOW_MS, counts).statuses == [FeatureStatus.NOT_FOUND]
+    assert counts.rows_refused == {"bad_value": 1}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

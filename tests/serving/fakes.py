@@ -22,6 +22,7 @@ from materialize.online import (
     ReadPlan,
     UnknownServiceError,
 )
+from materialize.online._row_reader import RowReader
 from models import BundleDraft, Feature, ModelCard, ModelStore, Service, Thresholds
 from models.export import export_trees
 from models.trees import Ensemble, Tree, TreeBuilder
@@ -61,7 +62,8 @@ def plan(
         rows=(),
         copies=tuple((i, i) for i in range(len(features) - 1)),
         on_demand=(),
-        input_count=len(features) - 1,
+        reader=RowReader([]),
+        input_kinds=("DOUBLE",) * (len(features) - 1),
     )
 
 
@@ -111,12 +113,12 @@ class MemoryFeatures:
             nothing = np.full(length, np.nan)
             statuses = np.full(length, FeatureStatus.NOT_FOUND, np.uint8)
             statuses[-1] = FeatureStatus.NULL_VALUE
-            return FeatureVector(nothing, (), statuses, np.full(length, -1, np.int64), self.counts)
+            return FeatureVector(nothing, statuses, np.full(length, -1, np.int64), self.counts)
         values = np.array(self.values[entities["ip"]], np.float64)
         statuses = np.array(self.statuses.get(entities["ip"], [FeatureStatus.PRESENT] * length), np.uint8)
         values[statuses != FeatureStatus.PRESENT] = np.nan
         counts = replace(self.counts, rows_found=2)
-        return FeatureVector(values, (), statuses, np.arange(length, dtype=np.int64) * 1000, counts)
+        return FeatureVector(values, statuses, np.arange(length, dtype=np.int64) * 1000, counts)
 
     async def ping(self) -> None:
         if self.failure is not None:

@@ -30,11 +30,12 @@ from materialize.online import (
     ReadPlan,
     UnknownFeatureError,
     UnknownServiceError,
+    assemble,
     compile_plan,
     encode_batch_row,
+    lookup,
     value_from_proto,
 )
-from materialize.online._feature_matrix import MatrixReader, lookup
 from serving.asgi import ScoringApp
 from serving.clock import Clock
 from serving.feast_api import NOT_HERE, FeastApi, FeaturesAnswer, FeaturesRequest
@@ -125,7 +126,7 @@ class MemoryRows:
             raise self.failure
         found = lookup(plan, entities)
         rows = [self.rows.get(key) for key in found.keys]
-        return MatrixReader(plan).assemble(found, rows, entities, as_of_ms, requests)
+        return assemble(plan, found, rows, entities, as_of_ms, requests)
 
 
 @pytest.fixture

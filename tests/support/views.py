@@ -15,7 +15,7 @@ DAY_MS = 86_400_000
 NOW_MS = 1_760_000_000_000
 KEYS = (JoinKey("ip", "STRING"),)
 
-FUNCTIONS = ("count", "sum", "mean", "min", "max", "var", "last", "first")
+FUNCTIONS = ("count", "sum", "mean", "min", "max", "var", "last", "first", "decayed_sum(30m)")
 SPEC = ViewSpec(
     "traffic",
     tuple(

@@ -99,7 +99,7 @@ class Packed:
         """As the backfill writes: keys and rows from columns, then to Redis."""
         table, encoder = self._batch(view)
         data = encode_batch_columns(table, rows.arrays, rows.times, np.zeros_like(rows.times))
-        self._writer.write_sealed_rows(table, [encoder.key([name]) for name in rows.ids], data)
+        self._writer.write_sealed_rows(table, encoder.keys([(name,) for name in rows.ids]), data)
 
     def matrix(self, form: str, names: Names, as_of_ms: int) -> Matrix:
         """What a form of reading gives, float64[actors, features] in the plan's order."""
@@ -109,7 +109,7 @@ class Packed:
 
     def forms(self, names: Names) -> list[str]:
         """The forms of reading that there are for so many actors."""
-        return [form for form in self._forms(0, _nothing) if form != "vector" or len(names) == 1]
+        return [form for form in self._forms(0, _nothing) if not form.startswith("vector") or len(names) == 1]
 
     def fastest_read(self, trial: Sequence[Names], as_of_ms: int) -> tuple[str, Timed[Names]]:
         """The fastest form of reading into a float matrix, by trial, and its name."""
@@ -122,7 +122,7 @@ class Packed:
         return read.view, read.encoder
 
     def _forms(self, as_of_ms: int, take: Callable[[Matrix], object]) -> dict[str, Timed[Names]]:
-        """vector: what serving awaits for one actor; matrix: for many; matrix_sync: without an event loop."""
+        """vector: what serving awaits for one actor; matrix: for many; …_sync: the same without an event loop."""
 
         async def vector(names: Names) -> None:
             (name,) = names
@@ -131,12 +131,17 @@ class Packed:
         async def matrix(names: Names) -> None:
             take((await self._reader.read_many(self.plan, [{"actor": name} for name in names], as_of_ms)).values)
 
+        def vector_sync(names: Names) -> None:
+            (name,) = names
+            take(self._sync.read(self.plan, {"actor": name}, as_of_ms).values[np.newaxis])
+
         def matrix_sync(names: Names) -> None:
             take(self._sync.read_many(self.plan, [{"actor": name} for name in names], as_of_ms).values)
 
         return {
             "vector": lambda items: self._runner.run(awaited(vector, items)),
             "matrix": lambda items: self._runner.run(awaited(matrix, items)),
+            "vector_sync": each(vector_sync),
             "matrix_sync": each(matrix_sync),
         }
 

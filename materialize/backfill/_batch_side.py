@@ -141,7 +141,7 @@ def _newest_rows(
     table = table.take(pa.array(newest))
     stored = [_stored(field, table.column(field.name)) for field in view.fields]
     entities = [table.column(key).to_pylist() for key in keys]
-    row_keys = [encoder.key(values) for values in zip(*entities, strict=True)] if keys else [encoder.key(())]
+    row_keys = encoder.keys(zip(*entities, strict=True)) if keys else [encoder.key(())]
     for begin in range(0, len(newest), ROWS_AT_ONCE):
         part = slice(begin, begin + ROWS_AT_ONCE)
         columns_of_part = [column[part] for column in stored]

@@ -85,7 +85,7 @@ def events_by_row(encoder: KeyEncoder, seen: ViewEvents, partitions: Ints, offse
     begins, order = np.empty(len(distinct) + 1, np.int64), np.empty(count, np.int64)
     repeats = np.empty(count, np.bool_)
     group_events(codes, block.times, block.ids, begins, order, repeats)
-    keys = [encoder.prefix + part for part in encoder.entities([(value,) for value in distinct] if alone else distinct)]
+    keys = encoder.keys([(value,) for value in distinct] if alone else distinct)
     return EventsByRow(tuple(keys), begins, block.take(order), repeats, partitions[order], offsets[order])
 
 

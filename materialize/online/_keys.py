@@ -68,6 +68,10 @@ class KeyEncoder:
         packed = [pack(value) for (value,) in identities]
         return [b"%b%b%b}" % (before, size(len(part)), part) for part in packed]
 
+    def keys(self, identities: Iterable[Sequence[object]]) -> list[bytes]:
+        """`key` of each."""
+        return [self.prefix + entity for entity in self.entities(identities)]
+
     @property
     def identity(self) -> tuple[object, ...]:
         """What the entity part of a key depends on beside the values."""

@@ -15,6 +15,7 @@ from materialize.events import TOPICS, Columns, Event, columns_from_events
 from materialize.online._connect import RedisSettings, connect, connect_async, unavailable_if_redis_fails
 from materialize.online._errors import OnlineStoreRefusedError, OnlineStoreUnavailableError
 from materialize.online._feature_matrix import FeatureMatrix, FeatureVector, assemble, lookup
+from materialize.online._fetch import fetch, fetch_async
 from materialize.online._plan import ReadPlan
 from materialize.online._plans import Plans
 
@@ -85,12 +86,7 @@ class FeatureReader:
 
     async def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with _no_answer_is_unavailable():
-            if isinstance(self._client, redis.asyncio.Redis):
-                return list(await self._client.mget(keys)) if keys else []
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for key in keys:
-                    pipeline.get(key)
-                return list(await pipeline.execute())
+            return await fetch_async(self._client, keys)
 
     async def ping(self) -> None:
         """Raises OnlineStoreUnavailableError when Redis does not answer."""
@@ -150,12 +146,7 @@ class FeatureReaderSync:
 
     def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with _no_answer_is_unavailable():
-            if isinstance(self._client, redis.Redis):
-                return list(self._client.mget(keys)) if keys else []
-            pipeline = self._client.pipeline(transaction=False)
-            for key in keys:
-                pipeline.get(key)
-            return list(pipeline.execute())
+            return fetch(self._client, keys)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import redis
 
@@ -13,13 +12,14 @@ from materialize.kernel import KEEP_SLACK_MS, FoldCounts, empty_row
 from materialize.online._batch_rows import BatchRow, encode_batch_row
 from materialize.online._connect import unavailable_if_redis_fails
 from materialize.online._errors import RowRefusedError, WriteConflictError
+from materialize.online._fetch import fetch
 from materialize.online._folding import EventsByRow, FoldedRows, RowFolder, next_versions
 from materialize.online._header import VERSION_SLICE
-from materialize.online._scripts import COMPARE_AND_SET, newer_wins
+from materialize.online._scripts import compare_and_set, newer_wins
 from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
 
 PIPELINE_MAX = 512
-"""Commands in one pipeline: bounds what is held in memory on both sides."""
+"""Rows that are read, changed and written at a time: bounds what is held in memory on both sides."""
 
 TRIES_MAX = 20
 """How often a row is read and folded again when other writers are faster."""
@@ -124,38 +124,47 @@ class RowWriter:
     def _try_stream_rows(self, view: StreamView, keys: Sequence[bytes], changes: Mapping[bytes, Change]) -> list[bytes]:
         """One read and one write of the rows; returns the keys whose rows changed in between."""
         life_ms = max(view.spec.reach_ms, view.ttl_ms) + KEEP_SLACK_MS
-        calls = []
-        for key, data in zip(keys, self._get(keys), strict=True):
+        chosen, versions, rows = [], [], []
+        for key, data in zip(keys, self._stored(keys), strict=True):
             stored = self._decode(view, data)
             changed = changes[key](stored)
             if changed is None:
                 self.counts.unchanged += 1
                 continue
-            expected = b"" if data is None else data[VERSION_SLICE]
             (version,) = next_versions([data]).tolist()
             fresh = StreamRow(changed.state, version, changed.applied)
-            calls.append((key, [expected, encode_stream_row(view.spec, fresh), life_ms]))
-        results = self._run(COMPARE_AND_SET, calls)
-        lost = [key for (key, _), done in zip(calls, results, strict=True) if not done]
-        self.counts.written += len(calls) - len(lost)
-        self.counts.conflicts += len(lost)
-        return lost
+            chosen.append(key)
+            versions.append((data or b"")[VERSION_SLICE])
+            rows.append(encode_stream_row(view.spec, fresh))
+        done = self._compare_and_set(chosen, versions, rows, life_ms)
+        return [key for key, written in zip(chosen, done, strict=True) if not written]
 
     def _try_folds(self, view: StreamView, folder: RowFolder, events: EventsByRow) -> tuple[list[int], FoldedRows]:
         """One read, fold and write. Returns the places of the rows that changed in between, and what became of all."""
         life_ms = max(view.spec.reach_ms, view.ttl_ms) + KEEP_SLACK_MS
-        stored = self._get(events.keys)
+        stored = self._stored(events.keys)
         folded = folder.fold(stored, events, self.counts.refused)
-        written = [place for place, data in enumerate(folded.data) if data is not None]
-        results = self._run(
-            COMPARE_AND_SET,
-            [(events.keys[i], [(stored[i] or b"")[VERSION_SLICE], folded.data[i], life_ms]) for i in written],
-        )
-        lost = [place for place, done in zip(written, results, strict=True) if not done]
-        self.counts.written += len(written) - len(lost)
-        self.counts.conflicts += len(lost)
-        self.counts.unchanged += len(folded.data) - len(written)
+        new = [(place, data) for place, data in enumerate(folded.data) if data is not None]
+        keys = [events.keys[place] for place, _ in new]
+        versions = [(stored[place] or b"")[VERSION_SLICE] for place, _ in new]
+        done = self._compare_and_set(keys, versions, [data for _, data in new], life_ms)
+        self.counts.unchanged += len(folded.data) - len(new)
+        lost = [place for (place, _), written in zip(new, done, strict=True) if not written]
         return lost, folded
+
+    def _stored(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        with unavailable_if_redis_fails():
+            return fetch(self._client, keys)
+
+    def _compare_and_set(
+        self, keys: Sequence[bytes], versions: Sequence[bytes], rows: Sequence[bytes], life_ms: int
+    ) -> list[bool]:
+        """Which of the rows were written, and counted so; another writer was faster at the others."""
+        with unavailable_if_redis_fails():
+            done = compare_and_set(self._client, keys, versions, rows, life_ms)
+        self.counts.written += sum(done)
+        self.counts.conflicts += len(done) - sum(done)
+        return done
 
     def _decode(self, view: StreamView, data: bytes | None) -> StreamRow:
         if data is not None:
@@ -164,23 +173,6 @@ class RowWriter:
             except RowRefusedError as error:
                 self.counts.refused[error.reason] = self.counts.refused.get(error.reason, 0) + 1
         return StreamRow(empty_row(view.spec), 0, {})
-
-    def _get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        with unavailable_if_redis_fails():
-            pipeline = self._client.pipeline(transaction=False)
-            for key in keys:
-                pipeline.get(key)
-            return list(pipeline.execute())
-
-    def _run(self, script: str, calls: Sequence[tuple[bytes, Sequence[Any]]]) -> list[int]:
-        if not calls:
-            return []
-        with unavailable_if_redis_fails():
-            sha = self._client.script_load(script)
-            pipeline = self._client.pipeline(transaction=False)
-            for key, arguments in calls:
-                pipeline.execute_command("EVALSHA", sha, 1, key, *arguments)
-            return [int(result) for result in pipeline.execute()]
 
 
 def _conflict(view: StreamView, rows: int) -> WriteConflictError:

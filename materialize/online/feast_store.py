@@ -46,8 +46,9 @@ from materialize.online._feast_values import (
     feast_values,
     owners_of,
 )
+from materialize.online._fetch import fetch, fetch_async
 from materialize.online._keys import KeyEncoder, view_prefix
-from materialize.online._scripts import NEWER_WINS
+from materialize.online._scripts import NEWER_WINS, is_one_server, newer_wins_calls
 from materialize.online._values import ReadCounts
 from materialize.online._view_reader import ViewReader, ViewValues, view_reader
 from materialize.online._writer import PIPELINE_MAX, RowWriter
@@ -157,12 +158,14 @@ class PackedRedisOnlineStore(OnlineStore):
         """The same, without blocking the event loop."""
         view, rows = self._rows(config, table, data)
         client = self.async_client(config)
-        for begin in range(0, len(rows), PIPELINE_MAX):
+        keys, data_of = [key for key, _ in rows], [encode_batch_row(view, row) for _, row in rows]
+        calls = newer_wins_calls(keys, data_of, view.ttl_ms, is_one_server(client))
+        for begin in range(0, len(calls), PIPELINE_MAX):
             with unavailable_if_redis_fails():
-                sha = await client.script_load(NEWER_WINS)
+                await client.script_load(NEWER_WINS.text)
                 async with client.pipeline(transaction=False) as pipeline:
-                    for key, row in rows[begin : begin + PIPELINE_MAX]:
-                        pipeline.execute_command("EVALSHA", sha, 1, key, encode_batch_row(view, row), view.ttl_ms)
+                    for call in calls[begin : begin + PIPELINE_MAX]:
+                        pipeline.execute_command("EVALSHA", NEWER_WINS.sha, len(call.keys), *call.keys, *call.arguments)
                     await pipeline.execute()
         if progress is not None:
             progress(len(data))
@@ -272,10 +275,7 @@ class PackedRedisOnlineStore(OnlineStore):
         """One pipelined round trip for all views and entities."""
         keys = _keys(config, requests)
         with unavailable_if_redis_fails():
-            pipeline = self.client(config).pipeline(transaction=False)
-            for key in keys:
-                pipeline.get(key)
-            rows = pipeline.execute()
+            rows = fetch(self.client(config), keys)
         return self._decoded(requests, rows, as_of_ms)
 
     async def _read_async(
@@ -284,10 +284,7 @@ class PackedRedisOnlineStore(OnlineStore):
         """One pipelined round trip for all views and entities."""
         keys = _keys(config, requests)
         with unavailable_if_redis_fails():
-            async with self.async_client(config).pipeline(transaction=False) as pipeline:
-                for key in keys:
-                    pipeline.get(key)
-                rows = await pipeline.execute()
+            rows = await fetch_async(self.async_client(config), keys)
         return self._decoded(requests, rows, as_of_ms)
 
     def _decoded(

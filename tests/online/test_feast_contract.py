@@ -180,6 +180,10 @@ def test_all_views_and_entities_take_one_round_trip_each_way(store: FeatureStore
             sent.append(1)
             return super().pipeline(*args, **options)
 
+        async def execute_command(self, *args: Any, **options: Any) -> Any:
+            sent.append(1)
+            return await super().execute_command(*args, **options)
+
     async def ask() -> Any:
         client = Counting.from_url(redis_url)
         online(store)._async_clients[asyncio.get_running_loop()] = client

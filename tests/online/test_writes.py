@@ -200,3 +200,31 @@ def test_without_redis_a_write_fails_and_says_so() -> None:
                 RowWriter(client).write_batch_rows(batch_view([]), [(b"k", BatchRow(0, 0, ()))])
             with pytest.raises(OnlineStoreUnavailableError, match="Redis"):
                 RowWriter(client).update_stream_rows(VIEW, {b"k": adding("1")})
+
+
+def test_a_server_that_forgot_the_scripts_is_told_them_again(redis_url: str, redis_namespace: str) -> None:
+    view = batch_view(["INT64"])
+    with redis.Redis.from_url(redis_url) as client:
+        writer = RowWriter(client)
+        for value in (1, 2):
+            client.script_flush()
+            row = BatchRow(NOW_MS + value, 0, (value,))
+            assert writer.write_batch_rows(view, [(key(redis_namespace, view, "a"), row)]) == 1
+            writer.update_stream_rows(VIEW, {key(redis_namespace, VIEW, "a"): adding(f"e{value}")})
+        assert decode_batch_row(view, client.get(key(redis_namespace, view, "a"))).values == (2,)
+        assert count(stored_row(client, key(redis_namespace, VIEW, "a"))) == 2
+
+
+def test_each_of_many_rows_in_one_call_is_compared_with_its_own(redis_url: str, redis_namespace: str) -> None:
+    view = batch_view(["INT64", "STRING"])
+    keys = [key(redis_namespace, view, f"10.0.0.{i}") for i in range(1_000)]
+
+    def rows(time_ms: int, value: int, of: range) -> list[tuple[bytes, BatchRow]]:
+        return [(keys[i], BatchRow(time_ms, 0, (value, "x" * (i % 700)))) for i in of]
+
+    with redis.Redis.from_url(redis_url) as client:
+        writer = RowWriter(client)
+        assert writer.write_batch_rows(view, rows(NOW_MS, 1, range(0, 1_000, 3))) == 334
+        assert writer.write_batch_rows(view, rows(NOW_MS - 1, 2, range(1_000))) == 666
+        stored = [decode_batch_row(view, data).values[0] for data in client.mget(keys)]
+    assert stored == [1 if i % 3 == 0 else 2 for i in range(1_000)]

@@ -15,7 +15,7 @@ from materialize.events import TOPICS, Columns, Event, columns_from_events
 from materialize.online._connect import RedisSettings, connect, connect_async, unavailable_if_redis_fails
 from materialize.online._errors import OnlineStoreRefusedError, OnlineStoreUnavailableError
 from materialize.online._feature_matrix import FeatureMatrix, FeatureVector, assemble, lookup
-from materialize.online._fetch import fetch, fetch_async
+from materialize.online._line import AsyncRowFetcher, RowFetcher
 from materialize.online._plan import ReadPlan
 from materialize.online._plans import Plans
 
@@ -25,6 +25,7 @@ class FeatureReader:
 
     def __init__(self, client: redis.asyncio.Redis, store: FeatureStore) -> None:
         self._client = client
+        self._fetcher = AsyncRowFetcher(client)
         self._plans = Plans(store)
 
     def services(self) -> list[str]:
@@ -86,7 +87,7 @@ class FeatureReader:
 
     async def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with _no_answer_is_unavailable():
-            return await fetch_async(self._client, keys)
+            return await self._fetcher.fetch(keys)
 
     async def ping(self) -> None:
         """Raises OnlineStoreUnavailableError when Redis does not answer."""
@@ -95,6 +96,7 @@ class FeatureReader:
 
     async def close(self) -> None:
         """Give the connections back."""
+        await self._fetcher.close()
         await self._client.aclose()
 
 
@@ -103,6 +105,7 @@ class FeatureReaderSync:
 
     def __init__(self, client: redis.Redis, store: FeatureStore) -> None:
         self._client = client
+        self._fetcher = RowFetcher(client)
         self._plans = Plans(store)
 
     def plan(self, service: str) -> ReadPlan:
@@ -146,10 +149,11 @@ class FeatureReaderSync:
 
     def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with _no_answer_is_unavailable():
-            return fetch(self._client, keys)
+            return self._fetcher.fetch(keys)
 
     def close(self) -> None:
         """Give the connections back."""
+        self._fetcher.close()
         self._client.close()
 
 

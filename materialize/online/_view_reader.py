@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +11,19 @@ from materialize.definitions import View
 from materialize.kernel import EventBlock
 from materialize.online._batch_rows import FieldValue
 from materialize.online._row_reader import NO_EVENTS, Found, RowReader, Wanted
-from materialize.online._values import NO_AGE, FeatureStatus, ReadCounts, plain_column
+from materialize.online._values import INTEGER_KINDS, NO_AGE, FeatureStatus, ReadCounts
+
+_PRESENT = int(FeatureStatus.PRESENT)
+_STATUSES = {int(status): status for status in FeatureStatus}
+_CONVERTERS: dict[str, Callable[[float], FieldValue]] = {**dict.fromkeys(INTEGER_KINDS, int), "BOOL": bool}
 
 
 @dataclass(frozen=True)
 class ViewValues:
     """What one row gives: each feature's value (None for none) and status, and the age of the row."""
 
-    values: Sequence[FieldValue]
-    statuses: Sequence[FeatureStatus]
+    values: list[FieldValue]
+    statuses: list[FeatureStatus]
     age_ms: int
 
 
@@ -28,6 +32,7 @@ class ViewReader:
 
     def __init__(self, view: View, places: Sequence[int]) -> None:
         self._kinds = [view.fields[place].kind for place in places]
+        self._converters = [_CONVERTERS.get(kind) for kind in self._kinds]
         self._reader = RowReader([Wanted(view, tuple(places))])
 
     def read(
@@ -45,16 +50,21 @@ class ViewReader:
         """The same for many rows."""
         found = Found(rows, np.zeros(len(rows), np.int64), np.arange(len(rows))[np.newaxis])
         block = self._reader.read(found, as_of_ms, counts, NO_EVENTS if extra is None else {0: extra})
-        columns = [
-            block.objects[slot].tolist()
-            if slot in block.objects
-            else plain_column(block.values[:, slot], block.statuses[:, slot], kind)
-            for slot, kind in enumerate(self._kinds)
+        ages_ms = block.ages_ms[:, 0].tolist() if self._kinds else [NO_AGE] * len(rows)
+        read = [
+            ViewValues(self._plain(values, statuses), [_STATUSES[status] for status in statuses], age_ms)
+            for values, statuses, age_ms in zip(block.values.tolist(), block.statuses.tolist(), ages_ms, strict=True)
         ]
-        ages_ms = block.ages_ms[:, 0].tolist() if columns else [NO_AGE] * len(rows)
+        for slot, column in block.objects.items():
+            for one, value in zip(read, column.tolist(), strict=True):
+                one.values[slot] = value
+        return read
+
+    def _plain(self, values: Sequence[float], statuses: Sequence[int]) -> list[FieldValue]:
+        """Numbers as Python's own, of the feature's kind, None where there is none."""
         return [
-            ViewValues([column[n] for column in columns], [FeatureStatus(s) for s in statuses], age_ms)
-            for n, (statuses, age_ms) in enumerate(zip(block.statuses.tolist(), ages_ms, strict=True))
+            (value if convert is None or value != value else convert(value)) if status == _PRESENT else None
+            for value, status, convert in zip(values, statuses, self._converters, strict=True)
         ]
 
 

@@ -27,9 +27,6 @@ VIEW_KIND, VIEW_TTL, VIEW_SLOT, VIEW_SLOTS, VIEW_PROGRAM, VIEW_SLACK, VIEW_SIZE 
 """What `read_rows` knows of a view: kind, TTL in ms, first input slot, how many, where its program begins, and for a
 stream view how many ms beyond the newest event its tiles are kept."""
 
-FOUND_ROWS, REFUSED_ROWS, INEXACT_ROWS, LONG_INTEGERS, SUMMARY_SIZE = range(5)
-"""What `read_rows` counts; long integers are those that float64 may not hold."""
-
 PRESENT, NULL, ABSENT, EXPIRED = 1, 2, 3, 4
 """FeatureStatus, by its numbers."""
 
@@ -198,15 +195,17 @@ def _nothing(slot, slots, status, values, statuses):  # type: ignore[no-untyped-
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_rows(  # type: ignore[no-untyped-def]
-    words, opened, reasons, owners, views, programs, as_of, merged, outcomes, newest, values, statuses, ages, summary
+    words, opened, reasons, owners, views, programs, as_of, merges, values, statuses, ages
 ):
     """Write what each entity's rows give to its input slots: values float64, statuses uint8, ages int64, [N, slots].
 
     opened, reasons: of each row, from `open_rows`. owners: int64[views, N], which row an entity has of a view.
-    merged, outcomes, newest: of each stream row, from `merge_rows`. A batch row of bad shape is marked so in `reasons`.
-    Adds to summary, int64[SUMMARY_SIZE]: rows that there were, rows refused, rows read further into the past than they
-    can answer exactly, and long integers.
+    merges: merged, outcomes and newest of each stream row, from `merge_rows`. A row of bad shape is marked so in
+    `reasons`. Returns how many rows there were, were refused, were read further into the past than they can answer
+    exactly; and how many integers there were that float64 may not hold.
     """
+    merged, outcomes, newest = merges
+    long_integers = 0
     kinds = (
         words, words.view(np.float64), words.view(np.int8), words.view(np.int16), words.view(np.int32),
         words.view(np.float32),
@@ -234,33 +233,51 @@ def read_rows(  # type: ignore[no-untyped-def]
                     _nothing(slot, slots, ABSENT, values[n], statuses[n])
                     age = -1
                 else:
-                    summary[LONG_INTEGERS] += long_ones
+                    long_integers += long_ones
             else:
                 for s in range(slots):
                     value = merged[r, program[s]]
                     values[n, slot + s] = value
                     statuses[n, slot + s] = NULL if np.isnan(value) else PRESENT
             ages[n, slot : slot + slots] = age
-    _summarise(opened, reasons, owners, views, as_of, summary)
+    found, refused, inexact = _summarise(opened, reasons, outcomes, owners, views, as_of)
+    return found, refused, inexact, long_integers
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _summarise(opened, reasons, owners, views, as_of, summary):  # type: ignore[no-untyped-def]
-    """Counts each row once, whoever it belongs to."""
+def read_batch_rows(  # type: ignore[no-untyped-def]
+    words, begins, row_views, reasons, owners, views, fingerprints, programs, as_of, values, statuses, ages
+):
+    """`open_rows` and `read_rows` in one, where no view has windows."""
+    count = len(row_views)
+    opened = np.empty((count, OPENED_SIZE), np.int64)
+    open_rows(words, begins, row_views, views, fingerprints, opened, reasons)
+    merges = (np.empty((count, 0)), np.empty(count, np.uint8), np.empty(count, np.int64))
+    return read_rows(words, opened, reasons, owners, views, programs, as_of, merges, values, statuses, ages)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _summarise(opened, reasons, outcomes, owners, views, as_of):  # type: ignore[no-untyped-def]
+    """How many rows there were, were refused, and were read inexactly, each counted once, whoever it belongs to."""
+    found, refused, inexact = 0, 0, 0
     counted = np.zeros(len(reasons), np.bool_)
     for v in range(len(views)):
+        is_stream = views[v, VIEW_KIND] == STREAM_ROW
         for n in range(owners.shape[1]):
             r = owners[v, n]
             if counted[r]:
                 continue
             counted[r] = True
-            summary[FOUND_ROWS] += reasons[r] != NO_ROW
-            summary[REFUSED_ROWS] += reasons[r] > NO_ROW
+            if is_stream and outcomes[r] & 2:
+                reasons[r] = _BAD_SHAPE
+            found += reasons[r] != NO_ROW
+            refused += reasons[r] > NO_ROW
             if reasons[r] == FINE:
                 late = opened[r, 5] > as_of
-                if views[v, VIEW_KIND] == STREAM_ROW:
+                if is_stream:
                     late = opened[r, 3] > as_of or opened[r, 5] - views[v, VIEW_SLACK] > as_of
-                summary[INEXACT_ROWS] += late
+                inexact += late
+    return found, refused, inexact
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

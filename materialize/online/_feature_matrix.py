@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +73,7 @@ class FeatureMatrix:
         return FeatureVector(self.values[entity], self.statuses[entity], self.ages_ms[entity], self.counts)
 
 
-@dataclass(frozen=True)
-class Lookup:
+class Lookup(NamedTuple):
     """The rows that N entities need. keys: each once, view after view; the rest as in `Found`."""
 
     keys: list[bytes]
@@ -109,8 +108,7 @@ def _lookup_one(plan: ReadPlan, entity: Entity) -> Lookup:
         part = plan.rows[members[0]].encoder.entity([entity[name] for name in names])
         for member in members:
             keys[member] = plan.rows[member].encoder.prefix + part
-    views = np.arange(len(keys))
-    return Lookup(keys, views, views[:, np.newaxis])
+    return Lookup(keys, *plan.alone)
 
 
 def assemble(

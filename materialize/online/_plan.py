@@ -79,6 +79,12 @@ class ReadPlan:
         return tuple(sorted(self.copies)) == same and len(self.input_kinds) == len(self.features)
 
     @cached_property
+    def alone(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For one entity, which has one row of each view: `row_views` and `owners` of `Found`."""
+        views = np.arange(len(self.rows))
+        return views, views[:, np.newaxis]
+
+    @cached_property
     def key_groups(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
         """The rows whose keys have the same entity part: (names of the join keys, rows)."""
         groups: dict[object, list[int]] = {}

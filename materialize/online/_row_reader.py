@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import accumulate
+from operator import or_
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +22,10 @@ from materialize.kernel import KEEP_SLACK_MS, EventBlock, compile_program, merge
 from materialize.online._batch_rows import FieldValue, field_value, layout_of
 from materialize.online._compiled import (
     EXACT_MAX,
-    FOUND_ROWS,
-    INEXACT_ROWS,
-    LONG_INTEGERS,
     NO_ROW,
     OPENED_SIZE,
-    REFUSED_ROWS,
-    SUMMARY_SIZE,
     open_rows,
+    read_batch_rows,
     read_rows,
 )
 from materialize.online._errors import RowRefusedError
@@ -44,8 +44,7 @@ class Wanted:
     places: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """Rows of some views for N entities. rows: view after view, None for no row. row_views: int64[rows], which view
     each is of. owners: int64[views, N], which row an entity has of a view."""
 
@@ -54,8 +53,7 @@ class Found:
     owners: Ints
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """What rows give N entities, by input slot: the wanted fields of all views, one view after the other.
 
     values: float64[N, slots], NaN unless PRESENT and a number. statuses: uint8[N, slots]. ages_ms: int64[N, slots], −1
@@ -103,30 +101,42 @@ class RowReader:
         """
         rows, row_views = found.rows, found.row_views
         words, begins = joined_rows(rows)
-        opened = np.empty((len(rows), OPENED_SIZE), np.int64)
+        shape = (found.owners.shape[1], self.slots)
+        block = Block(np.empty(shape), np.empty(shape, np.uint8), np.empty(shape, np.int64), {})
         reasons = np.empty(len(rows), np.uint8)
-        open_rows(words, begins, row_views, self._views, self._fingerprints, opened, reasons)
-        merged = np.empty((len(rows), self._merged_width))
-        outcomes, newest = np.empty(len(rows), np.uint8), np.empty(len(rows), np.int64)
-        for view, program in self._streams:
-            first, stop = np.searchsorted(row_views, (view, view + 1))
-            events = _words_of(extra.get(view))
-            of = slice(first, stop)
-            merge_rows(words, opened[of], program, as_of_ms, events, merged[of], outcomes[of], newest[of])
-        length = found.owners.shape[1]
-        values = np.empty((length, self.slots))
-        statuses = np.empty((length, self.slots), np.uint8)
-        ages_ms = np.empty((length, self.slots), np.int64)
-        summary = np.zeros(SUMMARY_SIZE, np.int64)
-        read_rows(
-            words, opened, reasons, found.owners, self._views, self._programs, as_of_ms, merged, outcomes, newest,
-            values, statuses, ages_ms, summary,
-        )  # fmt: skip
-        _count(summary, reasons, counts)
-        block = Block(values, statuses, ages_ms, {})
-        if self._spans or summary[LONG_INTEGERS]:
+        if self._streams:
+            opened = np.empty((len(rows), OPENED_SIZE), np.int64)
+            open_rows(words, begins, row_views, self._views, self._fingerprints, opened, reasons)
+            merged = self._merge(words, row_views, opened, as_of_ms, extra)
+            summary = read_rows(
+                words, opened, reasons, found.owners, self._views, self._programs, as_of_ms, merged, *block[:3]
+            )
+        else:
+            summary = read_batch_rows(
+                words, begins, row_views, reasons, found.owners, self._views, self._fingerprints, self._programs,
+                as_of_ms, *block[:3],
+            )  # fmt: skip
+        found_rows, refused_rows, inexact_rows, long_integers = summary
+        counts.rows_found += found_rows
+        counts.inexact += inexact_rows
+        if refused_rows:
+            for reason in reasons[reasons > NO_ROW].tolist():
+                counts.refuse(REASONS[reason])
+        if self._spans or long_integers:
             self._read_objects(found, block, counts)
         return block
+
+    def _merge(
+        self, words: Ints, row_views: Ints, opened: Ints, as_of_ms: int, extra: Mapping[int, EventBlock]
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8], Ints]:
+        """The windows of the stream rows: values float64[rows, widest view], outcomes and newest event times."""
+        merged = np.empty((len(row_views), self._merged_width))
+        outcomes, newest = np.empty(len(row_views), np.uint8), np.empty(len(row_views), np.int64)
+        for view, program in self._streams:
+            first, stop = np.searchsorted(row_views, (view, view + 1))
+            events, of = _words_of(extra.get(view)), slice(first, stop)
+            merge_rows(words, opened[of], program, as_of_ms, events, merged[of], outcomes[of], newest[of])
+        return merged, outcomes, newest
 
     def _read_objects(self, found: Found, block: Block, counts: ReadCounts) -> None:
         """What float64 cannot hold: fields that are no numbers, and long integers."""
@@ -185,13 +195,14 @@ class _Table:
 def joined_rows(rows: Sequence[bytes | None]) -> tuple[Ints, Ints]:
     """All rows in one array of words, and where each begins in it, int64[rows + 1]."""
     parts = [b"" if data is None else data or _EMPTY for data in rows]
-    sizes = np.array([len(data) for data in parts], dtype=np.int64)
-    if (sizes & 7).any():
+    sizes = list(map(len, parts))
+    if reduce(or_, sizes, 0) & 7:
         parts = [data if len(data) % 8 == 0 else _whole_words(data) for data in parts]
-        sizes = (sizes + 7) // 8 * 8
-    begins = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum(sizes >> 3, out=begins[1:])
-    return np.frombuffer(b"".join(parts), np.int64) if begins[-1] else _NO_WORDS, begins
+        sizes = list(map(len, parts))
+    begins = np.fromiter(accumulate(sizes, initial=0), np.int64, len(sizes) + 1)
+    begins >>= 3
+    data = b"".join(parts)
+    return np.frombuffer(data, np.int64) if data else _NO_WORDS, begins
 
 
 def _whole_words(data: bytes) -> bytes:
@@ -206,14 +217,6 @@ def _words_of(block: EventBlock | None) -> Ints:
         return _NO_EXTRA
     parts = (block.times, block.ids, block.values, block.hashes)
     return np.concatenate([np.ascontiguousarray(part).view(np.int64).ravel() for part in parts])
-
-
-def _count(summary: Ints, reasons: NDArray[np.uint8], counts: ReadCounts) -> None:
-    counts.rows_found += int(summary[FOUND_ROWS])
-    counts.inexact += int(summary[INEXACT_ROWS])
-    if summary[REFUSED_ROWS]:
-        for reason in reasons[reasons > NO_ROW].tolist():
-            counts.refuse(REASONS[reason])
 
 
 def _field(view: View, data: bytes | None, place: int) -> FieldValue:

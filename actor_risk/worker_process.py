@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import Event as ThreadEvent
 
 import msgspec
-import redis
 
 from actor_risk.errors import ActorRiskError
 from actor_risk.feast_repo import stream_views
@@ -20,7 +19,7 @@ from actor_risk.local import start_child, wait_until
 from actor_risk.local.processes import log_tail
 from actor_risk.serving_process import stop_child
 from actor_risk.status_file import read_status, replace_status
-from materialize.online import RowWriter
+from materialize.online import RowWriter, connect, redis_settings
 from materialize.stream import DeadLetters
 from materialize.stream.log import Start
 from materialize.stream.worker import StreamWorker, WorkerCounts
@@ -51,7 +50,7 @@ def run_worker(
     log.ensure_topics(topics)
     consumer = log.consumer(topics, group, start)
     dead_letters = DeadLetters(log)
-    client = redis.Redis.from_url(home.redis_url(), socket_timeout=5)
+    client = connect(redis_settings(store))
     worker = StreamWorker(store.project, views, consumer, RowWriter(client), dead_letters, _now_ms)
     try:
         worker.run(stop, on_batch, on_ready)

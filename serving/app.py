@@ -52,7 +52,9 @@ class Scoring:
         if not notes:
             _LOG.info("Ray Serve's fast path (HAProxy and throughput mode) is on")
         self._waiting: asyncio.Task[None] | None = None
-        self._server = build_server(Settings.from_environment(os.environ), notes)
+        self._following: asyncio.Task[None] | None = None
+        self._settings = Settings.from_environment(os.environ)
+        self._server = build_server(self._settings, notes)
 
     def __serve_build_asgi_app__(self) -> ScoringApp:
         return self._server.app
@@ -60,6 +62,20 @@ class Scoring:
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve the models that `user_config` names, without a restart."""
         self._waiting = await apply_user_config(self._server.service, user_config)
+        if self._following is None:
+            every_s = self._settings.registry_poll_ms / 1000
+            self._following = asyncio.create_task(follow_registry(self._server.service, every_s))
+
+
+async def follow_registry(service: ScoringService, every_s: float) -> None:
+    """Take over what `feast apply` changes, looking every so often, for ever."""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            if await service.follow_registry():
+                _LOG.info("the feature registry has changed, and is read by from now on")
+        except Exception as error:  # a registry that cannot be read now, for whatever reason, may be next time
+            _LOG.warning("the feature registry could not be read: %s", error)
 
 
 async def wait_for_models(service: ScoringService, config: UserConfig) -> None:

@@ -47,7 +47,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
     reader = open_reader(
         settings.redis_url, settings.feature_repo, settings.registry, settings.redis_timeout_ms / _MS_PER_S
     )
-    log = open_event_log(log_settings(settings.redis_url, settings.kafka_servers))
+    log = open_event_log(log_settings(reader.redis_url, settings.kafka_servers))
     _ensure_topics(log)
     publisher = log.async_publisher()
 

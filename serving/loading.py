@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,20 @@ def load_model(source: ModelSource, reader: FeatureSource, name: str, alias: str
         inputs=_input_reader(called, plan),
         features=_features(model.manifest, plan),
         columns=_columns(called, model.manifest, plan),
+    )
+
+
+def with_plan(served: ServedModel, plan: ReadPlan) -> ServedModel:
+    """The same model reading by another plan of its feature service. Raises ModelLoadError when it does not fit."""
+    called = f"{served.card.name}@{served.card.alias} (version {served.model.version})"
+    manifest = served.model.manifest
+    _check_service(called, manifest, plan)
+    return replace(
+        served,
+        plan=plan,
+        inputs=_input_reader(called, plan),
+        features=_features(manifest, plan),
+        columns=_columns(called, manifest, plan),
     )
 
 

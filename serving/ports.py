@@ -24,8 +24,11 @@ class FeatureSource(Protocol):
         """The compiled plan of a feature service. Raises UnknownServiceError."""
         ...
 
-    def refresh(self) -> None:
-        """Read the registry again, so that `plan` gives what it says now. Raises OnlineStoreError."""
+    def refresh(self) -> bool:
+        """Read the registry again, so that `plan` gives what it says now. Returns whether it has changed.
+
+        Raises OnlineStoreError or DefinitionError.
+        """
         ...
 
     async def read(

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from materialize.definitions import DefinitionError
 from materialize.events import Event, partition_key
-from materialize.online import FeatureVector, OnlineStoreUnavailableError
+from materialize.online import FeatureVector, OnlineStoreError, OnlineStoreUnavailableError
 from serving import record
 from serving.clock import Stopwatch
 from serving.decision import Decision, Degradation, Explain, Latency, ModelCard, ModelVersion, Readiness, ScoreRequest
-from serving.errors import UnknownModelError
+from serving.errors import ModelLoadError, UnknownModelError
 from serving.identifiers import (
     DECISION_RANDOM_BYTES,
     TRACE_RANDOM_BYTES,
@@ -25,7 +26,7 @@ from serving.identifiers import (
     trace_id_of,
 )
 from serving.inputs import Inputs, TopicEvent
-from serving.loading import ServedModel, load_models
+from serving.loading import ServedModel, load_models, with_plan
 from serving.ports import FeatureSource, Floats, ModelSource, Publisher
 
 _LOG = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class ScoringService:
         self._publishing_works = True
         self._models: Mapping[str, ServedModel] = {}
         self._load_failure: str | None = None
+        self._left_behind: list[str] = []
 
     async def load(self, aliases: Mapping[str, str]) -> None:
         """Serve these models (name → alias or version) and no others, from one request to the next.
@@ -76,7 +78,31 @@ class ScoringService:
         except Exception as error:
             self._load_failure = str(error) or repr(error)
             raise
-        self._models, self._load_failure = loaded, None
+        self._models, self._load_failure, self._left_behind = loaded, None, []
+
+    async def follow_registry(self) -> bool:
+        """Read by what the registry says now, from one request to the next, if it has changed. Returns whether it has.
+
+        A model that does not fit its feature service any more goes on with the definitions that it was loaded with, and
+        /readyz says so: its rows are those of another definition, and NOT_FOUND, once the new one is materialized.
+        """
+        try:
+            changed = await asyncio.to_thread(self._reader.refresh)
+            plans = {name: self._reader.plan(served.plan.service) for name, served in self._models.items()}
+        except (OnlineStoreError, DefinitionError) as error:
+            self._left_behind = [f"the feature registry cannot be used, the last definitions stay: {error}"]
+            return False
+        if not changed:
+            return False
+        models, self._left_behind = {}, []
+        for name, served in self._models.items():
+            try:
+                models[name] = with_plan(served, plans[name])
+            except ModelLoadError as error:
+                models[name] = served
+                self._left_behind.append(f"the registry has changed, the last definitions stay: {error}")
+        self._models = models
+        return True
 
     def cards(self) -> list[ModelCard]:
         """The served models."""
@@ -93,6 +119,7 @@ class ScoringService:
         except TimeoutError:
             reasons.append(f"the online store did not answer within {timeout_s} s")
         notes = [] if self._load_failure is None else [f"the last load was refused: {self._load_failure}"]
+        notes += self._left_behind
         if not self._publishing_works:
             notes.append("the last event could not be published to the stream")
         return Readiness(ready=not reasons, reasons=reasons, notes=notes)

@@ -21,9 +21,9 @@ class Settings:
     feature_repo    folder with feature_store.yaml            ACTOR_RISK_FEATURE_REPO, default feature_repo
     registry        Feast registry file                       ACTOR_RISK_REGISTRY, default <home>/registry.db
     models          root of the model store                   ACTOR_RISK_MODELS, default <home>/models
-    redis_url       online store, and stream unless Kafka is  REDIS_URL, default redis://127.0.0.1:6379/0
+    redis_url       online store, and stream unless Kafka is  REDIS_URL, default what feature_store.yaml says
     kafka_servers   stream, when there is one                 KAFKA_BOOTSTRAP_SERVERS
-    body_bytes_max, redis_timeout_ms, publish_timeout_ms      ACTOR_RISK_… in upper case
+    body_bytes_max, redis_timeout_ms, publish_timeout_ms, registry_poll_ms      ACTOR_RISK_… in upper case
 
     <home> is ACTOR_RISK_HOME, default .local. Relative paths start at the working directory. The HTTP port belongs to
     Ray Serve: it stands in ray_config.yaml.
@@ -32,11 +32,12 @@ class Settings:
     feature_repo: Path
     registry: Path
     models: Path
-    redis_url: str
+    redis_url: str | None
     kafka_servers: str | None
     body_bytes_max: int
     redis_timeout_ms: int
     publish_timeout_ms: int
+    registry_poll_ms: int
 
     @staticmethod
     def from_environment(environ: Mapping[str, str]) -> Settings:
@@ -46,11 +47,12 @@ class Settings:
             feature_repo=Path(environ.get(f"{PREFIX}FEATURE_REPO") or "feature_repo").absolute(),
             registry=Path(environ.get(f"{PREFIX}REGISTRY") or home / "registry.db").absolute(),
             models=Path(environ.get(f"{PREFIX}MODELS") or home / "models").absolute(),
-            redis_url=_redis_url(environ.get("REDIS_URL") or "redis://127.0.0.1:6379/0"),
+            redis_url=_redis_url(environ.get("REDIS_URL") or None),
             kafka_servers=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
             body_bytes_max=_positive(environ, "BODY_BYTES_MAX", 1 << 20),
             redis_timeout_ms=_positive(environ, "REDIS_TIMEOUT_MS", 500),
             publish_timeout_ms=_positive(environ, "PUBLISH_TIMEOUT_MS", 250),
+            registry_poll_ms=_positive(environ, "REGISTRY_POLL_MS", 10_000),
         )
 
 
@@ -61,8 +63,8 @@ def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _redis_url(url: str) -> str:
-    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+def _redis_url(url: str | None) -> str | None:
+    if url is not None and urlsplit(url).scheme not in ("redis", "rediss", "unix"):
         raise SettingsError(
             "REDIS_URL must begin with redis://, rediss:// or unix://, such as redis://127.0.0.1:6379/0"
         )

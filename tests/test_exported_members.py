@@ -31,11 +31,10 @@ PINNED = {
     """,
     "materialize.kernel": """
         BAD_SHAPE DISTINCT_EXACT_MAX DISTINCT_RELATIVE_STD_ERROR FOUND FUNCTIONS HEAD_MAX KEEP_SLACK_MS META_SIZE
-        NOT_FOUND
-        NO_TIME_MS Aggregation AggregationSpec EventBlock FoldCounts HopLayout KernelError Row Sets Tiles
-        UnknownFunctionError ViewSpec Window WindowError WindowValues compile_program concat_blocks default_hop_ms
+        NOT_FOUND NO_TIME_MS ROW_BYTES_MAX Aggregation AggregationSpec EventBlock FoldCounts HopLayout KernelError Row
+        Sets Tiles UnknownFunctionError ViewSpec Window WindowError WindowValues compile_program concat_blocks default_hop_ms
         empty_block empty_row fold_events fold_rows hash_value hash_values hop_starts merge_rows program_reaches
-        read_windows replace_batch_side values_as_of
+        read_windows replace_batch_side row_bytes_max values_as_of
     """,
     "materialize.offline": """
         ARROW_TYPES HistoryError ViewColumns entity_codes read_history values_as_declared values_of_view
@@ -47,7 +46,8 @@ PINNED = {
         RowRefusedError RowWriter StreamRow UnknownFeatureError UnknownServiceError ViewReader ViewValues
         WriteConflictError WriteCounts assemble compile_plan connect connect_async decode_batch_row decode_stream_row
         encode_batch_columns encode_batch_row encode_stream_row events_by_row lookup open_reader open_reader_sync
-        read_plan topic_of unavailable_if_redis_fails value_from_proto value_to_proto view_prefix view_reader
+        read_plan redis_settings topic_of unavailable_if_redis_fails value_from_proto value_to_proto view_prefix
+        view_reader
     """,
     "materialize.stream": """
         AsyncEventLogPublisher CommitRejectedError DeadLetter DeadLetters EventLog EventLogConsumer EventLogProducer

@@ -25,7 +25,7 @@ from materialize.definitions._types import (
     StreamView,
     View,
 )
-from materialize.kernel import AggregationSpec, KernelError, ViewSpec, Window
+from materialize.kernel import ROW_BYTES_MAX, AggregationSpec, KernelError, ViewSpec, Window, row_bytes_max
 
 
 def compile_view(view: FeatureView, join_keys: tuple[JoinKey, ...] | None = None) -> View:
@@ -98,6 +98,7 @@ def _stream_view(view: StreamFeatureView, keys: tuple[JoinKey, ...]) -> StreamVi
         spec = ViewSpec(view.name, specs, view.udf_string or "")
     except KernelError as error:
         raise DefinitionError(str(error)) from error
+    _check_size(spec)
     return StreamView(
         name=view.name,
         join_keys=keys,
@@ -108,6 +109,15 @@ def _stream_view(view: StreamFeatureView, keys: tuple[JoinKey, ...]) -> StreamVi
         ttl_ms=_milliseconds(view.ttl),
         transform=view.udf,
     )
+
+
+def _check_size(spec: ViewSpec) -> None:
+    size = row_bytes_max(spec)
+    if size > ROW_BYTES_MAX:
+        raise DefinitionError(
+            f"view {spec.name!r}: one row could take {size / 2**20:.0f} MiB, and may take {ROW_BYTES_MAX >> 20}: "
+            "choose a longer slide_interval for its longest windows, or fewer distinct counts over many tiles"
+        )
 
 
 def _aggregation(view: StreamFeatureView, aggregation: Aggregation) -> AggregationSpec:

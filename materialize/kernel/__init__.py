@@ -17,6 +17,7 @@ from materialize.kernel._rows import (
     HEAD_MAX,
     KEEP_SLACK_MS,
     NO_TIME_MS,
+    ROW_BYTES_MAX,
     FoldCounts,
     Row,
     WindowValues,
@@ -24,6 +25,7 @@ from materialize.kernel._rows import (
     fold_events,
     read_windows,
     replace_batch_side,
+    row_bytes_max,
 )
 from materialize.kernel._tiles import Tiles
 from materialize.kernel._views import AggregationSpec, HopLayout, ViewSpec
@@ -40,6 +42,7 @@ __all__ = [
     "META_SIZE",
     "NOT_FOUND",
     "NO_TIME_MS",
+    "ROW_BYTES_MAX",
     "Aggregation",
     "AggregationSpec",
     "EventBlock",
@@ -68,5 +71,6 @@ __all__ = [
     "program_reaches",
     "read_windows",
     "replace_batch_side",
+    "row_bytes_max",
     "values_as_of",
 ]

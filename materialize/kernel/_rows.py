@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from materialize.kernel._blocks import EventBlock, concat_blocks, empty_block
-from materialize.kernel._partials import Floats
+from materialize.kernel._partials import DISTINCT_KEEP, Floats
 from materialize.kernel._tiles import Tiles, finalize, fold_tiles, merge_tiles, no_tiles, total
 from materialize.kernel._views import HopLayout, ViewSpec
 
@@ -31,6 +31,10 @@ NO_TIME_MS = -(1 << 62)
 
 LAST_INDEX = 1 << 62
 """Later than the index of any tile."""
+
+
+ROW_BYTES_MAX = 8 << 20
+"""No view is compiled whose rows could take more than this."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,17 @@ class WindowValues:
     found: bool
     newest_ms: int
     exact: bool = True
+
+
+def row_bytes_max(spec: ViewSpec) -> int:
+    """What the state of one row can take, bytes: a full head, every tile there, and every set of a tile full."""
+    columns = 2 + len(spec.value_columns) + len(spec.distinct_columns)
+    return 8 * HEAD_MAX * columns + sum(_tiles_bytes_max(layout) for layout in spec.hops)
+
+
+def _tiles_bytes_max(layout: HopLayout) -> int:
+    tiles = (layout.reach_ms + KEEP_SLACK_MS) // layout.hop_ms + 2
+    return tiles * 8 * (1 + layout.width + len(layout.distinct) * (1 + DISTINCT_KEEP))
 
 
 @lru_cache(maxsize=256)

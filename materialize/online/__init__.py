@@ -9,7 +9,13 @@ from materialize.online._batch_rows import (
     value_from_proto,
     value_to_proto,
 )
-from materialize.online._connect import RedisSettings, connect, connect_async, unavailable_if_redis_fails
+from materialize.online._connect import (
+    RedisSettings,
+    connect,
+    connect_async,
+    redis_settings,
+    unavailable_if_redis_fails,
+)
 from materialize.online._errors import (
     ConnectionSettingsError,
     OnlineStoreError,
@@ -76,6 +82,7 @@ __all__ = [
     "open_reader",
     "open_reader_sync",
     "read_plan",
+    "redis_settings",
     "topic_of",
     "unavailable_if_redis_fails",
     "value_from_proto",

@@ -20,6 +20,7 @@ import redis.asyncio.cluster
 import redis.asyncio.retry
 import redis.cluster
 import redis.sentinel
+from feast import FeatureStore
 from redis import exceptions as failures
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
@@ -95,6 +96,21 @@ class RedisSettings:
     """Seconds of idleness after which a connection is pinged before it is used; 0 for never."""
     retries: int = 1
     """How often a call on a dropped connection is sent again."""
+
+
+def redis_settings(store: FeatureStore) -> RedisSettings:
+    """How the store's `feature_store.yaml` says to reach Redis.
+
+    Raises ConnectionSettingsError when its online store is another than ours.
+    """
+    settings = getattr(store.config.online_store, "settings", None)
+    if settings is None:
+        raise ConnectionSettingsError(
+            f"the online store of feature_store.yaml is {store.config.online_store.type!r}: "
+            "set materialize.online.feast_store.PackedRedisOnlineStore"
+        )
+    found: RedisSettings = settings()
+    return found
 
 
 def connect(settings: RedisSettings) -> redis.Redis:

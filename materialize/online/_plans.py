@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ class Plans:
         self._of_services: dict[str, ReadPlan] = {}
         self._of_features: OrderedDict[tuple[str, ...], ReadPlan] = OrderedDict()
         self._join_keys: dict[str, JoinKey] | None = None
+        self._read_at = _stamp(store)
 
     def join_keys(self) -> dict[str, JoinKey]:
         """The join keys of all entities in the registry, by name."""
@@ -54,12 +56,29 @@ class Plans:
             self._of_features[asked] = _features_plan(self._store, asked)
         return _newest(self._of_features, asked)
 
-    def refresh(self) -> None:
-        """Read the registry again and forget the plans."""
+    def refresh(self) -> bool:
+        """Read the registry again; if it has changed, compile the plans in use anew beside the old ones, then put them
+        in their place at once. Returns whether it has changed.
+
+        The plan of a service that is gone, or cannot be compiled any more, is forgotten: asking for it says why.
+        """
         self._store.refresh_registry()
-        self._of_services = {}
-        self._of_features = OrderedDict()
-        self._join_keys = None
+        stamp = _stamp(self._store)
+        if stamp == self._read_at:
+            return False
+        fresh = {}
+        for service in self._of_services:
+            with suppress(DefinitionError, UnknownServiceError):
+                fresh[service] = read_plan(self._store, service)
+        self._of_services, self._of_features, self._join_keys = fresh, OrderedDict(), None
+        self._read_at = stamp
+        return True
+
+
+def _stamp(store: FeatureStore) -> tuple[str, int]:
+    """What is another after each change of the registry."""
+    proto = store.registry.proto()
+    return proto.version_id, proto.last_updated.ToNanoseconds()
 
 
 def read_plan(store: FeatureStore, service: str) -> ReadPlan:

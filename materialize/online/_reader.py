@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import redis
@@ -12,7 +13,7 @@ from feast import FeatureStore
 
 from materialize.definitions import JoinKey, open_feature_store
 from materialize.events import TOPICS, Columns, Event, columns_from_events
-from materialize.online._connect import RedisSettings, connect, connect_async, unavailable_if_redis_fails
+from materialize.online._connect import connect, connect_async, redis_settings, unavailable_if_redis_fails
 from materialize.online._errors import OnlineStoreRefusedError, OnlineStoreUnavailableError
 from materialize.online._feature_matrix import FeatureMatrix, FeatureVector, assemble, lookup
 from materialize.online._line import AsyncRowFetcher, RowFetcher
@@ -26,7 +27,13 @@ class FeatureReader:
     def __init__(self, client: redis.asyncio.Redis, store: FeatureStore) -> None:
         self._client = client
         self._fetcher = AsyncRowFetcher(client)
+        self._store = store
         self._plans = Plans(store)
+
+    @property
+    def redis_url(self) -> str:
+        """The URL that `feature_store.yaml`, or whoever opened the store, names. Raises ConnectionSettingsError."""
+        return redis_settings(self._store).url
 
     def services(self) -> list[str]:
         """The names of the registry's feature services."""
@@ -47,9 +54,13 @@ class FeatureReader:
         """
         return self._plans.of_features(features)
 
-    def refresh(self) -> None:
-        """Read the registry again and forget the plans; a read under way keeps the plan that it began with."""
-        self._plans.refresh()
+    def refresh(self) -> bool:
+        """Read the registry again, and if it has changed, compile the plans in use anew and swap them in at once.
+
+        Returns whether it has changed. A read under way keeps the plan that it began with. It blocks for a moment, and
+        may be called from another thread than the reads.
+        """
+        return self._plans.refresh()
 
     async def read(
         self,
@@ -116,9 +127,9 @@ class FeatureReaderSync:
         """As `FeatureReader.plan_for`."""
         return self._plans.of_features(features)
 
-    def refresh(self) -> None:
+    def refresh(self) -> bool:
         """As `FeatureReader.refresh`."""
-        self._plans.refresh()
+        return self._plans.refresh()
 
     def read(
         self,
@@ -167,19 +178,22 @@ def topic_of(event: Event) -> str:
 
 
 def open_reader(
-    redis_url: str, repo_path: Path, registry_path: Path | None = None, timeout_s: float = 0.5
+    redis_url: str | None, repo_path: Path, registry_path: Path | None = None, timeout_s: float = 0.5
 ) -> FeatureReader:
-    """A reader of the registry of `repo_path` through a new Redis client with time-outs."""
-    client = connect_async(RedisSettings(redis_url, socket_timeout=timeout_s))
-    return FeatureReader(client, open_feature_store(repo_path, registry_path))
+    """A reader of the registry of `repo_path` through a new Redis client with time-outs.
+
+    The client is that of `feature_store.yaml`, at `redis_url` if one is given. Raises ConnectionSettingsError.
+    """
+    store = open_feature_store(repo_path, registry_path, redis_url)
+    return FeatureReader(connect_async(replace(redis_settings(store), socket_timeout=timeout_s)), store)
 
 
 def open_reader_sync(
-    redis_url: str, repo_path: Path, registry_path: Path | None = None, timeout_s: float = 0.5
+    redis_url: str | None, repo_path: Path, registry_path: Path | None = None, timeout_s: float = 0.5
 ) -> FeatureReaderSync:
     """The same without asyncio."""
-    client = connect(RedisSettings(redis_url, socket_timeout=timeout_s))
-    return FeatureReaderSync(client, open_feature_store(repo_path, registry_path))
+    store = open_feature_store(repo_path, registry_path, redis_url)
+    return FeatureReaderSync(connect(replace(redis_settings(store), socket_timeout=timeout_s)), store)
 
 
 @contextmanager

@@ -21,15 +21,20 @@ from materialize.online._stream_rows import StreamRow, decode_stream_row, encode
 PIPELINE_MAX = 512
 """Rows that are read, changed and written at a time: bounds what is held in memory on both sides."""
 
+LARGE_ROW_BYTES = 256 << 10
+"""A row beyond this is counted: reading it takes longer than everything else in a request. None exceeds ROW_BYTES_MAX,
+but for the offsets of its partitions."""
+
 TRIES_MAX = 20
 """How often a row is read and folded again when other writers are faster."""
 
 
 @dataclass
 class WriteCounts:
-    """What the writes did, added up over a writer's life."""
+    """What the writes did, added up over a writer's life. large: rows written that took more than LARGE_ROW_BYTES."""
 
     written: int = 0
+    large: int = 0
     conflicts: int = 0
     unchanged: int = 0
     refused: dict[str, int] = field(default_factory=dict)
@@ -163,6 +168,7 @@ class RowWriter:
         with unavailable_if_redis_fails():
             done = compare_and_set(self._client, keys, versions, rows, life_ms)
         self.counts.written += sum(done)
+        self.counts.large += sum(len(row) > LARGE_ROW_BYTES for row, written in zip(rows, done, strict=True) if written)
         self.counts.conflicts += len(done) - sum(done)
         return done
 

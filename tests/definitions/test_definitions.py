@@ -87,6 +87,8 @@ def test_a_stream_view_keeps_its_aggregations_its_topic_and_its_keys(tmp_path: P
         ({"function": "median"}, "median"),
         ({"time_window": timedelta(seconds=1)}, "10 seconds"),
         ({"time_window": timedelta(days=400)}, "90 days"),
+        ({"function": "decayed_sum"}, r"decayed_sum\(30m\)"),
+        ({"time_window": timedelta(days=90), "slide_interval": timedelta(seconds=10)}, "slide_interval"),
     ],
 )
 def test_an_aggregation_that_cannot_be_computed_is_refused(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
@@ -102,6 +104,12 @@ def test_a_schema_that_is_not_that_of_the_aggregations_is_refused(tmp_path: Path
     schema = [Field(name=name, dtype=types.String if name == "ip" else types.Float64) for name in fields]
     with pytest.raises(DefinitionError, match="differ"):
         compile_view(stream_feature_view(tmp_path, summed(), schema=schema))
+
+
+def test_a_decayed_sum_names_its_half_life(tmp_path: Path) -> None:
+    view = compile_view(stream_feature_view(tmp_path, summed(function="decayed_sum(10m)")))
+    assert isinstance(view, StreamView)
+    assert [(s.feature, s.function) for s in view.spec.aggregations] == [("spent", "decayed_sum(10m)")]
 
 
 def test_a_transformation_for_another_engine_is_refused(tmp_path: Path) -> None:

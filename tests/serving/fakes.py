@@ -88,8 +88,9 @@ class MemoryFeatures:
     failure: OnlineStoreUnavailableError | None = None
     reads: list[Read] = field(default_factory=list)
 
-    def refresh(self) -> None:
-        """The plan is whatever `plan_now` is."""
+    def refresh(self) -> bool:
+        """The plan is whatever `plan_now` is, which may be another at any time."""
+        return True
 
     def plan(self, service: str) -> ReadPlan:
         if service != self.plan_now.service:

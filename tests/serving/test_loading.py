@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,25 @@ def test_integer_join_keys_are_read_as_integers(world: World) -> None:
     answers = [asyncio.run(world.score({"model": SERVICE, "entities": entities})) for entities in bad]
     assert good.decision().actor == {"ip": "1", "campaign": 7}
     assert [(answer.status, answer.json()["field"]) for answer in answers] == [(422, "entities.campaign")] * 5
+
+
+def test_a_changed_registry_is_read_by_without_loading_models_again(world: World) -> None:
+    before = version_served(world)
+    world.features.plan_now = replace(plan(), descriptions=tuple("Said anew" for _ in FEATURES))
+    assert asyncio.run(world.service.follow_registry())
+    assert version_served(world) == before
+    body = {"model": SERVICE, "entities": KEYS, "explain": "top"}
+    asyncio.run(world.score(body))
+    assert asyncio.run(world.service.readiness()).notes == []
+
+
+def test_a_model_that_no_longer_fits_goes_on_as_it_was_loaded_and_says_so(world: World) -> None:
+    before, plan_before = version_served(world), world.features.plan_now
+    world.features.plan_now = plan("another fingerprint")
+    assert asyncio.run(world.service.follow_registry())
+    world.features.plan_now, refused = plan_before, asyncio.run(world.service.readiness())
+    assert refused.ready
+    assert "last definitions stay" in refused.notes[0]
+    assert version_served(world) == before
+    assert asyncio.run(world.service.follow_registry())
+    assert asyncio.run(world.service.readiness()).notes == []

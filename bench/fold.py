@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from materialize.definitions import StreamView
+from materialize.definitions import StreamView, identities_of
 from materialize.events import Columns
 from materialize.online import KeyEncoder, RowFolder, StreamRow, decode_stream_row, events_by_row
 
@@ -29,6 +29,15 @@ class Stages:
         return {name: round(taken / sum(sums.values()), 3) for name, taken in sums.items()}
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """A micro-batch with what its views share: identities uint64[n], offsets int64[n]."""
+
+    columns: Columns
+    identities: np.ndarray
+    offsets: np.ndarray
+
+
 class Folder:
     """The stored rows of some views, by key, kept in memory between micro-batches."""
 
@@ -44,22 +53,23 @@ class Folder:
         count = len(columns["event_time"])
         offsets = np.arange(self._offset, self._offset + count)
         self._offset += count
+        began = time.perf_counter_ns()
+        identities = identities_of(columns)
+        self.stages.events.append(time.perf_counter_ns() - began)
         for view, encoder, folder in self._views:
-            self._fold(view, encoder, folder, columns, offsets)
+            self._fold(view, encoder, folder, _Batch(columns, identities, offsets))
 
     def row(self, view: StreamView, entity: str) -> StreamRow:
         """An entity's row. Raises KeyError when it has none."""
         key = KeyEncoder(PROJECT, view.name, view.join_keys).key([entity])
         return decode_stream_row(view.spec, self._rows[key])
 
-    def _fold(
-        self, view: StreamView, encoder: KeyEncoder, folder: RowFolder, columns: Columns, offsets: np.ndarray
-    ) -> None:
+    def _fold(self, view: StreamView, encoder: KeyEncoder, folder: RowFolder, batch: _Batch) -> None:
         clock = time.perf_counter_ns
         began = clock()
-        seen = view.events(columns)
+        seen = view.events(batch.columns, batch.identities)
         made = clock()
-        events = events_by_row(encoder, seen, np.zeros(len(seen.rows), np.int64), offsets[seen.rows])
+        events = events_by_row(encoder, seen, np.zeros(len(seen.rows), np.int64), batch.offsets[seen.rows])
         grouped = clock()
         stored = [self._rows.get(key) for key in events.keys]
         folded = folder.fold(stored, events, self.refused)

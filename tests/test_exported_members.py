@@ -23,7 +23,8 @@ PINNED = {
     """,
     "materialize.definitions": """
         BatchView DefinitionError FeatureField JoinKey OnDemandView RequestField ServiceDefinition ServiceView
-        StreamView View ViewEvents compile_service compile_view entity_join_keys open_feature_store repo_config
+        StreamView View ViewEvents compile_service compile_view entity_join_keys identities_of
+        open_feature_store repo_config
     """,
     "materialize.events": """
         ACCOUNT_EVENTS AD_EVENTS DEFAULT_SKEW_MS TOPICS AccountEvent AdEvent Columns Event InvalidEventError

@@ -14,6 +14,7 @@ from materialize.definitions._types import (
     StreamView,
     View,
     ViewEvents,
+    identities_of,
 )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "compile_service",
     "compile_view",
     "entity_join_keys",
+    "identities_of",
     "open_feature_store",
     "repo_config",
 ]

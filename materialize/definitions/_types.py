@@ -11,9 +11,10 @@ import numpy as np
 
 from materialize.definitions._errors import DefinitionError
 from materialize.events import Columns
-from materialize.kernel import EventBlock, ViewSpec
+from materialize.kernel import EventBlock, ViewSpec, hash_values
 
 Objects = np.ndarray[Any, np.dtype[np.object_]]
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 EVENT_ID = "event_id"
 """The column that identifies an event, in every topic."""
@@ -64,22 +65,25 @@ class StreamView:
         """64 bits that change with the meaning of a stored row."""
         return self.spec.fingerprint
 
-    def events(self, columns: Columns) -> ViewEvents:
+    def events(self, columns: Columns, identities: Hashes | None = None) -> ViewEvents:
         """The view's events: transformed, those without an entity key left out and counted.
 
+        identities: `identities_of(columns)`, from whoever asks several views about the same events.
         Raises DefinitionError when the transformation fails or gives columns of another length.
         """
-        columns = self._transformed(columns)
+        given, columns = columns, self._transformed(columns)
         needed = (*(key.name for key in self.join_keys), self.timestamp_field, EVENT_ID)
         missing = [name for name in needed if name not in columns]
         if missing:
             raise DefinitionError(f"view {self.name!r}: its events have no column {', '.join(missing)}")
         there = np.logical_and.reduce([_not_null(columns[key.name]) for key in self.join_keys])
         rows = np.flatnonzero(there)
+        if identities is None or columns[EVENT_ID] is not given[EVENT_ID]:
+            identities = identities_of(columns)
         used = {name: columns[name][rows] for name in self._used_columns if name in columns}
         return ViewEvents(
             tuple(columns[key.name][rows] for key in self.join_keys),
-            self.spec.block(columns[self.timestamp_field][rows], columns[EVENT_ID][rows], used),
+            self.spec.block(columns[self.timestamp_field][rows], identities[rows], used),
             len(there) - len(rows),
             rows,
         )
@@ -172,6 +176,11 @@ class ServiceDefinition:
     on_demand: tuple[OnDemandView, ...]
     features: tuple[tuple[str, FeatureField], ...]
     fingerprint: str
+
+
+def identities_of(columns: Columns) -> Hashes:
+    """The hash of each event's identity, uint64[n]."""
+    return hash_values(columns[EVENT_ID])
 
 
 def _read_only(column: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -147,7 +147,8 @@ class ViewSpec:
         return int.from_bytes(hashlib.sha256("\n".join(parts).encode()).digest()[:8], "little")
 
     def block(self, times: Any, ids: Any, columns: Mapping[str, np.ndarray[Any, Any]]) -> EventBlock:
-        """The view's block from event times (ms), event identities and the columns that it aggregates.
+        """The view's block from event times (ms), event identities, or their hashes uint64[n], and the columns that it
+        aggregates.
 
         Raises KernelError for a column that is missing or, unless it is only counted, not numeric.
         """
@@ -159,7 +160,7 @@ class ViewSpec:
         hashes = [hash_values(columns[name]) for name in self.distinct_columns]
         return EventBlock(
             times,
-            hash_values(ids),
+            ids if isinstance(ids, np.ndarray) and ids.dtype == np.uint64 else hash_values(ids),
             np.stack(values, axis=1) if values else np.empty((len(times), 0)),
             np.stack(hashes, axis=1) if hashes else np.empty((len(times), 0), np.uint64),
         )

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from materialize.definitions import DefinitionError, StreamView, ViewEvents
+from materialize.definitions import DefinitionError, StreamView, ViewEvents, identities_of
 from materialize.events import (
     DEFAULT_SKEW_MS,
     Columns,
@@ -51,6 +51,9 @@ from materialize.online import (
 from materialize.stream.dead_letters import DeadLetters
 from materialize.stream.errors import CommitRejectedError, LogUnavailableError, ProduceError, RecordsLostError
 from materialize.stream.log import EventLogConsumer, Record, next_offsets
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 TRANSFORMATION_FAILED = "transformation_failed"
 
@@ -93,10 +96,25 @@ class WorkerCounts:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """The valid events of one topic in a batch, with where each stood in the log."""
+    """The valid events of one topic in a batch, with where each stood in the log: partitions, offsets, int64[n]."""
 
     records: Sequence[Record]
     columns: Columns
+    partitions: Ints
+    offsets: Ints
+
+    @classmethod
+    def of(cls, records: Sequence[Record], columns: Columns, incarnation: int) -> _Decoded:
+        """A partition is told by its number and the incarnation of its log."""
+        partitions = np.array([record.partition for record in records], dtype=np.int64)
+        offsets = np.array([record.offset for record in records], dtype=np.int64)
+        return cls(records, columns, partitions | incarnation << 32, offsets)
+
+    def one(self, position: int) -> _Decoded:
+        """One of the events alone."""
+        part = slice(position, position + 1)
+        columns = {name: column[part] for name, column in self.columns.items()}
+        return _Decoded(self.records[part], columns, self.partitions[part], self.offsets[part])
 
 
 @dataclass(frozen=True)
@@ -180,8 +198,9 @@ class StreamWorker:
     def _finish(self, records: Sequence[Record]) -> None:
         """Steps 2 to 6 of the protocol."""
         for topic, decoded in self._decode(records).items():
+            identities = identities_of(decoded.columns)
             for view, encoder in self._views[topic]:
-                self._fold(view, encoder, decoded)
+                self._fold(view, encoder, decoded, identities)
         self._send_letters()
         try:
             self._consumer.commit(next_offsets(records))
@@ -203,31 +222,31 @@ class StreamWorker:
             kept, events = valid[record.topic]
             kept.append(record)
             events.append(event)
-        return {topic: _Decoded(kept, columns_from_events(events)) for topic, (kept, events) in valid.items()}
+        return {
+            topic: _Decoded.of(kept, columns_from_events(events), self._consumer.incarnation(topic))
+            for topic, (kept, events) in valid.items()
+        }
 
-    def _fold(self, view: StreamView, encoder: KeyEncoder, decoded: _Decoded) -> None:
+    def _fold(self, view: StreamView, encoder: KeyEncoder, decoded: _Decoded, identities: Hashes) -> None:
         """Steps 3 and 4 for one view."""
-        for records, seen in self._seen(view, decoded):
+        for part, seen in self._seen(view, decoded, identities):
             self.counts.without_key += seen.skipped
             if not len(seen.block):
                 continue
-            incarnation = self._consumer.incarnation(view.topic) << 32
-            partitions = np.array([incarnation | records[row].partition for row in seen.rows], dtype=np.int64)
-            offsets = np.array([records[row].offset for row in seen.rows], dtype=np.int64)
-            events = events_by_row(encoder, seen, partitions, offsets)
+            events = events_by_row(encoder, seen, part.partitions[seen.rows], part.offsets[seen.rows])
             self._add(self._writer.fold_events(view, self._folders[view.name], events))
 
-    def _seen(self, view: StreamView, decoded: _Decoded) -> list[tuple[Sequence[Record], ViewEvents]]:
+    def _seen(self, view: StreamView, decoded: _Decoded, identities: Hashes) -> list[tuple[_Decoded, ViewEvents]]:
         """The view's events; where the transformation fails, one by one, and the failing ones to the dead letters."""
         try:
-            return [(decoded.records, view.events(decoded.columns))]
+            return [(decoded, view.events(decoded.columns, identities))]
         except (DefinitionError, KernelError):
             pass
-        seen: list[tuple[Sequence[Record], ViewEvents]] = []
+        seen: list[tuple[_Decoded, ViewEvents]] = []
         for position, record in enumerate(decoded.records):
-            one = {name: column[position : position + 1] for name, column in decoded.columns.items()}
+            one = decoded.one(position)
             try:
-                seen.append(([record], view.events(one)))
+                seen.append((one, view.events(one.columns)))
             except (DefinitionError, KernelError) as error:
                 self._bury(record, TRANSFORMATION_FAILED, str(error))
         return seen

@@ -18,6 +18,7 @@ COMMANDS = {
     "apply": ("_features", "Put the feature repository into the registry."),
     "backfill": ("_features", "Write online rows from history."),
     "stream": ("_events", "Fold the event log into online rows."),
+    "dead-letters": ("_dead_letters", "Look at events that could not be used, and send them again."),
     "train": ("_models", "Build a training set, train, publish, make it champion."),
     "serve": ("_serving", "Run the scoring application."),
     "score": ("_serving", "Ask a running scoring application."),
@@ -34,7 +35,7 @@ class _Lazy(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"actor_risk.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -75,6 +76,7 @@ def main() -> None:
       actor-risk apply                   feature_repo/ into the registry
       actor-risk backfill                history into online rows
       actor-risk stream                  live events into online rows (leave it running)
+      actor-risk dead-letters list       events that could not be used, and why
       actor-risk train                   models from point-in-time features
       actor-risk serve                   the HTTP endpoint (leave it running)
       actor-risk score --help            ask it

@@ -1,9 +1,12 @@
-"""Dead letters: records that could not be used, kept with the reason in the same log, to be looked at and counted.
+"""Dead letters: records that could not be used, kept with the reason in the same log, to be looked at and sent again.
 
-The letters of `<topic>` are the records of the topic `<topic>.dead-letters`: one JSON object each.
+The letters of `<topic>` are the records of the topic `<topic>.dead-letters`: one JSON object each. That a letter was
+sent again is a record of `<topic>.dead-letters.replayed`, whose key says which.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -11,11 +14,18 @@ from materialize.stream.errors import UnknownTopicError
 from materialize.stream.log import EventLog, EventLogProducer, Record
 
 SUFFIX = ".dead-letters"
+REPLAYED_SUFFIX = ".replayed"
 VALUE_BYTES_MAX = 512 * 1024
 """More of a value is cut off, and marked so: in base64 it must fit a record of the log (Kafka: 1 MiB)."""
 
 UNREADABLE = "unreadable_letter"
 """The reason given for a record of a dead-letter topic that is no letter."""
+
+REPLAYED_MAX = 1_000_000
+"""How many of the replayed letters of a topic are remembered."""
+
+REPLAY_BATCH = 500
+"""Letters sent again, acknowledged and noted at a time."""
 
 _TEXT_CHARS_MAX = 2_000
 _KEY_BYTES_MAX = 4 * 1024
@@ -39,6 +49,17 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     def is_cut(self) -> bool:
         """Whether `value` is only the beginning of the original."""
         return len(self.value) < self.value_bytes
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Partition and offset of the record that the letter is about: what it is told by in its topic."""
+        return self.partition, self.offset
+
+    @property
+    def can_be_replayed(self) -> bool:
+        """Whether the original is here as a whole."""
+        key_is_cut = self.key is not None and len(self.key) == _KEY_BYTES_MAX
+        return not (self.is_cut or key_is_cut or self.reason == UNREADABLE)
 
 
 def dead_letter_topic(topic: str) -> str:
@@ -74,7 +95,7 @@ class DeadLetters:
             value=record.value[:VALUE_BYTES_MAX],
             value_bytes=len(record.value),
         )
-        self._open_producer().send(topic, f"{record.partition}:{record.offset}".encode(), msgspec.json.encode(letter))
+        self._open_producer().send(topic, _place(letter.place), msgspec.json.encode(letter))
 
     def flush(self, timeout_ms: int) -> None:
         """Return when all letters are acknowledged. Raises ProduceError."""
@@ -96,6 +117,40 @@ class DeadLetters:
         except UnknownTopicError:
             return 0
 
+    def replay(
+        self, letters: Sequence[DeadLetter], on_sent: Callable[[int], None] | None = None, timeout_ms: int = 10_000
+    ) -> None:
+        """Send the originals to the end of their own topics, with their own keys, and note that they were sent.
+
+        `on_sent` gets the number of those sent and noted so far. A crash between the two sends some of them twice: the
+        worker knows an event that is sent twice by its `event_id`, among the newest of its row. Raises ValueError for a
+        letter that cannot be replayed, ProduceError, LogUnavailableError.
+        """
+        odd = [letter.place for letter in letters if not letter.can_be_replayed]
+        if odd:
+            raise ValueError(f"{len(odd)} letters have not their whole original, the first at {odd[0]}")
+        self._log.ensure_topics(sorted({_replayed_topic(letter.topic) for letter in letters}), partitions=1)
+        producer = self._open_producer()
+        for begin in range(0, len(letters), REPLAY_BATCH):
+            batch = letters[begin : begin + REPLAY_BATCH]
+            for letter in batch:
+                producer.send(letter.topic, letter.key or b"", letter.value)
+            producer.flush(timeout_ms)
+            for letter in batch:
+                producer.send(_replayed_topic(letter.topic), _place(letter.place), b"{}")
+            producer.flush(timeout_ms)
+            if on_sent is not None:
+                on_sent(begin + len(batch))
+
+    def replayed(self, topic: str) -> set[tuple[int, int]]:
+        """The places of the letters of `topic` that were sent again."""
+        try:
+            records = self._log.tail(_replayed_topic(topic), REPLAYED_MAX)
+        except UnknownTopicError:
+            return set()
+        places = (record.key.split(b":") for record in records if record.key is not None)
+        return {(int(partition), int(offset)) for partition, offset in places}
+
     def close(self) -> None:
         """Flush and free the producer. Raises ProduceError."""
         if self._producer is not None:
@@ -106,6 +161,14 @@ class DeadLetters:
         if self._producer is None:
             self._producer = self._log.producer()
         return self._producer
+
+
+def _replayed_topic(topic: str) -> str:
+    return dead_letter_topic(topic) + REPLAYED_SUFFIX
+
+
+def _place(place: tuple[int, int]) -> bytes:
+    return b"%d:%d" % place
 
 
 def _text(text: str) -> str:

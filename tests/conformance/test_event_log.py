@@ -54,7 +54,7 @@ def topic(log: EventLog) -> Iterator[str]:
     name = f"events-{uuid.uuid4().hex}"
     log.ensure_topics([name])
     yield name
-    log.delete_topics([name, f"{name}.dead-letters"])
+    log.delete_topics([name, f"{name}.dead-letters", f"{name}.dead-letters.replayed"])
 
 
 @pytest.fixture
@@ -411,6 +411,32 @@ def test_a_dead_letter_that_is_too_large_for_the_log_is_cut_and_says_so(log: Eve
     assert letter.is_cut
     assert letter.value_bytes == 1_000_000
     assert letter.value == b"\xff" * len(letter.value)
+
+
+def test_replayed_letters_come_to_their_topic_as_they_were_and_are_remembered(log: EventLog, topic: str) -> None:
+    letters = DeadLetters(log)
+    originals = [(b"key \xff", b"value \x00"), (b"other", b"{}")]
+    for offset, (key, value) in enumerate(originals):
+        letters.put(Record(topic, 2, offset, key, value, 0), "invalid", "why", at_ms=1)
+    letters.flush(FLUSH_MS)
+    assert letters.replayed(topic) == set()
+    told: list[int] = []
+    letters.replay(letters.list(topic), told.append)
+    assert told == [2]
+    assert letters.replayed(topic) == {(2, 0), (2, 1)}
+    assert sorted((record.key, record.value) for record in log.tail(topic, 10)) == sorted(originals)
+    assert letters.count(topic) == 2
+    letters.close()
+
+
+def test_a_letter_without_its_whole_original_is_never_replayed(log: EventLog, topic: str) -> None:
+    letters = DeadLetters(log)
+    letters.put(Record(topic, 0, 1, b"k", b"\xff" * 1_000_000, 0), "invalid", "why", at_ms=1)
+    letters.flush(FLUSH_MS)
+    with pytest.raises(ValueError, match="original"):
+        letters.replay(letters.list(topic))
+    assert log.size(topic) == 0
+    letters.close()
 
 
 def test_a_record_among_the_dead_letters_that_is_none_is_shown_as_unreadable(log: EventLog, topic: str) -> None:

@@ -1,0 +1,107 @@
+"""`dead-letters`: what the worker could not use, to be looked at and sent again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+
+import click
+import msgspec
+from rich.table import Table
+
+from actor_risk.cli._shared import console, home, progress_bar
+from materialize.events import TOPICS
+from materialize.stream import DeadLetter, DeadLetters
+
+SHOWN_BYTES = 60
+LIMIT = 10_000
+
+topic_option = click.option(
+    "--topic", "topics", type=click.Choice(sorted(TOPICS)), multiple=True, help="Only this topic's letters; repeatable."
+)
+reason_option = click.option("--reason", "reasons", multiple=True, help="Only letters with this reason; repeatable.")
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Look at the events that the stream worker could not use, and send them again.
+
+    A letter keeps the reason, where in the log the event stood, and its bytes as they came. Mend what was wrong (a
+    schema, a transformation), then replay the letters: they go to the end of their own topic, with their own key.
+    """
+
+
+@dead_letters.command("list")
+@topic_option
+@reason_option
+@click.option("--limit", type=click.IntRange(1, LIMIT), default=20, show_default=True, help="The newest so many.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, the bytes in base64.")
+def list_letters(topics: Sequence[str], reasons: Sequence[str], limit: int, as_json: bool) -> None:
+    """Show the newest letters of each topic, oldest first, and how many there are of each reason."""
+    shown = console()
+    log = home().event_log()
+    with closing(log), closing(DeadLetters(log)) as letters:
+        found = {topic: _chosen(letters, topic, reasons) for topic in topics or sorted(TOPICS)}
+        done = {topic: letters.replayed(topic) for topic in found}
+    for topic, chosen in found.items():
+        if as_json:
+            for letter in chosen[-limit:]:
+                click.echo(msgspec.json.encode(letter).decode())
+            continue
+        shown.print(f"[bold]{topic}[/bold]: {len(chosen):,} letters" + _by_reason(chosen))
+        if chosen:
+            shown.print(_table(chosen[-limit:], done[topic]))
+
+
+@dead_letters.command()
+@topic_option
+@reason_option
+@click.option("--limit", type=click.IntRange(1, LIMIT), default=LIMIT, show_default=True, help="The newest so many.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option("--again", is_flag=True, help="Send also what an earlier replay has sent.")
+def replay(topics: Sequence[str], reasons: Sequence[str], limit: int, dry_run: bool, again: bool) -> None:
+    """Send letters again, to the end of the topic that they came from.
+
+    What has been sent is remembered, so that a second replay sends only what is new. A letter that is as wrong as
+    before becomes a letter again.
+    """
+    shown = console()
+    log = home().event_log()
+    with closing(log), closing(DeadLetters(log)) as letters, progress_bar(shown) as progress:
+        for topic in topics or sorted(TOPICS):
+            chosen = _chosen(letters, topic, reasons)[-limit:]
+            known = set() if again else letters.replayed(topic)
+            whole = [letter for letter in chosen if letter.can_be_replayed]
+            fresh = [letter for letter in whole if letter.place not in known]
+            if fresh and not dry_run:
+                task = progress.add_task(f"replay {topic}", total=len(fresh))
+                letters.replay(fresh, lambda sent, task=task: progress.update(task, completed=sent))  # type: ignore[misc]
+            told = "would be sent" if dry_run else "sent"
+            shown.print(
+                f"{topic}: {len(fresh):,} {told}{_by_reason(fresh)}, {len(whole) - len(fresh):,} sent before, "
+                f"{len(chosen) - len(whole):,} cannot be (cut, or no letter)"
+            )
+
+
+def _chosen(letters: DeadLetters, topic: str, reasons: Sequence[str]) -> list[DeadLetter]:
+    """The letters, each once: a worker that crashed between letter and commit has put it down again."""
+    once = {letter.place: letter for letter in letters.list(topic, LIMIT)}
+    return [letter for letter in once.values() if not reasons or letter.reason in reasons]
+
+
+def _by_reason(letters: Sequence[DeadLetter]) -> str:
+    counts = Counter(letter.reason for letter in letters).most_common()
+    return f" ({', '.join(f'{count:,} {reason}' for reason, count in counts)})" if counts else ""
+
+
+def _table(letters: Sequence[DeadLetter], replayed: set[tuple[int, int]]) -> Table:
+    table = Table("at (UTC)", "partition:offset", "reason", "detail", "bytes begin with", "", box=None)
+    for letter in letters:
+        when = datetime.fromtimestamp(letter.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        begin = repr(letter.value[:SHOWN_BYTES])[1:] + ("…" if len(letter.value) > SHOWN_BYTES else "")
+        place = f"{letter.partition}:{letter.offset}"
+        row = (when, place, letter.reason, letter.detail, begin, "replayed" if letter.place in replayed else "")
+        table.add_row(*(text.replace("[", r"\[") for text in row))
+    return table

@@ -50,3 +50,4 @@ lock: $(INSTALLED)
 
 clean:
 	rm -rf .venv
+	find materialize models -name __pycache__ -prune -exec rm -rf {} +

@@ -6,7 +6,8 @@ the shorter one ended. What a window adds, tiles and single events of the head, 
 are `read_windows`, `fold_events` and the tests' oracle.
 
 Everything compiled is in this one file, longer than others for it: numba keeps compiled code by the file of a function,
-and would go on using an old copy of a function that is called from another file.
+and would go on using an old copy of a function that is called from another file. The constants that it takes from other
+files are compiled in as well: who changes one deletes the compiled code (`make clean`).
 """
 
 from __future__ import annotations

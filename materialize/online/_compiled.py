@@ -1,7 +1,9 @@
 """Rows opened, read and sealed many at a time, on their bytes: the compiled form of `_header` and `_batch_rows`.
 
 Rows lie one after the other in one array of 64-bit words. Everything compiled of this package is in this one file, and
-calls nothing of another: numba keeps compiled code by the file of a function, and would go on using an old copy.
+calls nothing of another: numba keeps compiled code by the file of a function, and would go on using an old copy. The
+constants that it takes from other files are compiled in as well: who changes one deletes the compiled code
+(`make clean`).
 """
 
 from __future__ import annotations

@@ -39,8 +39,7 @@ class RowFetcher:
             self._client.connection_pool.release(self._idle.pop())
 
     def _asked(self, keys: Sequence[bytes]) -> Rows:
-        pool = self._client.connection_pool
-        connection = self._idle.pop() if self._idle else pool.get_connection()
+        connection = self._taken()
         try:
             connection.send_packed_command([hiredis.pack_command(("MGET", *keys))])
             rows = cast(Rows, connection.read_response())
@@ -56,6 +55,12 @@ class RowFetcher:
         self._idle.append(connection)
         return rows
 
+    def _taken(self) -> Any:
+        try:
+            return self._idle.pop()
+        except IndexError:  # asking first would be a race of threads
+            return self._client.connection_pool.get_connection()
+
     def _drop(self, connection: Any) -> None:
         """An answer that nobody read would be taken for that of the next command."""
         connection.disconnect()
@@ -68,7 +73,7 @@ class AsyncRowFetcher:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
         self._line: _Line | None = None
-        self._connecting: asyncio.Lock | None = None
+        self._connecting: asyncio.Task[_Line] | None = None
         self._timeout_s: float | None = None
 
     async def fetch(self, keys: Sequence[bytes]) -> Rows:
@@ -99,17 +104,26 @@ class AsyncRowFetcher:
         return await fetch_async(self._client, keys)  # no answer but an error: the client knows it by name
 
     async def _connected(self) -> _Line:
-        """The connection, made by the client's own means: TLS, user, database and Sentinel are its business."""
-        if self._connecting is None:
-            self._connecting = asyncio.Lock()
-        async with self._connecting:
-            if self._line is None or not self._line.is_open:
-                pool = self._client.connection_pool
-                self._timeout_s = pool.connection_kwargs.get("socket_timeout")
-                connection = pool.make_connection()
-                await connection.connect()
-                self._line = _Line(connection)
-            return self._line
+        """The connection. All who wait for it wait for the same attempt, and learn together that it failed."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.ensure_future(self._connect())
+            self._connecting.add_done_callback(_look_at)
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> _Line:
+        """Made by the client's own means: TLS, user, database and Sentinel are its business."""
+        pool = self._client.connection_pool
+        self._timeout_s = pool.connection_kwargs.get("socket_timeout")
+        connection = pool.make_connection()
+        await connection.connect()
+        self._line = _Line(connection)
+        return self._line
+
+
+def _look_at(done: asyncio.Task[_Line]) -> None:
+    """An error that nobody waited for any more is not worth a warning."""
+    if not done.cancelled():
+        done.exception()
 
 
 class _Line(asyncio.Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,6 +135,18 @@ def test_a_request_that_is_given_up_costs_the_others_nothing(server: Valkey) -> 
         assert await line.fetch(KEYS[3:4]) == expected(KEYS[3:4])
 
     run_async(server.url, use, timeout_s=5)
+
+
+def test_all_who_wait_for_a_connection_learn_together_that_there_is_none() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0?protocol=3"  # says hello first, and is not answered
+
+        async def use(line: AsyncRowFetcher) -> None:
+            async with asyncio.timeout(50 * TIMEOUT_S):  # one after the other they would wait for longer
+                failed = await asyncio.gather(*(line.fetch(KEYS[:1]) for _ in range(100)), return_exceptions=True)
+            assert {type(error) for error in failed} == {failures.TimeoutError}
+
+        run_async(url, use)
 
 
 def test_what_redis_refuses_is_refused_by_name(server: Valkey, operator: redis.Redis) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("demo", "features", "kernel")
+NAMES = ("demo", "features", "kernel", "stream")
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from actor_risk.local._kafka_files import KAFKA_VERSION, default_cache, fetch_kafka, java
@@ -53,15 +54,17 @@ class Kafka(LocalServer):
     """An Apache Kafka broker in `directory`; use it as a context manager, or `start` and `stop`.
 
     The first start fetches Kafka into `cache` and formats the storage. Its data stays in the directory.
+    `config` are further lines of its configuration file, of which the last word on a setting counts.
     """
 
     name = "Kafka"
     ready_timeout_s = 60.0
     config_name = "server.properties"
 
-    def __init__(self, directory: Path, cache: Path, *, detached: bool = False) -> None:
+    def __init__(self, directory: Path, cache: Path, *, detached: bool = False, config: Sequence[str] = ()) -> None:
         super().__init__(directory, detached=detached)
         self.cache = cache
+        self.config = tuple(config)
 
     @property
     def bootstrap_servers(self) -> str:
@@ -75,7 +78,8 @@ class Kafka(LocalServer):
     def _prepare(self, port: int) -> list[str]:
         lib = self.fetch()
         data = str(self.data_path).replace("\\", "\\\\")
-        self.config_path.write_text(_CONFIG.format(port=port, controller_port=free_port(), data=data))
+        settings = _CONFIG.format(port=port, controller_port=free_port(), data=data)
+        self.config_path.write_text("\n".join([settings, *self.config, ""]))
         run = [java(), *_JAVA_FLAGS, "-Dorg.apache.logging.log4j.level=WARN", "-cp", f"{lib}/*"]
         if not (self.data_path / "meta.properties").exists():
             self._format([*run, "kafka.tools.StorageTool", "format"])

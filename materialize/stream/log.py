@@ -61,11 +61,12 @@ class Record:
 
 def next_offsets(records: Sequence[Record]) -> dict[TopicPartition, int]:
     """What to commit after all of `records` are processed: per partition the highest offset plus one."""
-    newest: dict[TopicPartition, int] = {}
+    newest: dict[tuple[str, int], int] = {}
     for record in records:
-        partition = record.topic_partition
-        newest[partition] = max(newest.get(partition, 0), record.offset + 1)
-    return newest
+        partition = (record.topic, record.partition)
+        if record.offset >= newest.get(partition, 0):
+            newest[partition] = record.offset + 1
+    return {TopicPartition(*partition): offset for partition, offset in newest.items()}
 
 
 def check_topic_name(name: str) -> None:

@@ -257,6 +257,8 @@ class StreamWorker:
 
     def _is_invalid(self, record: Record) -> bool:
         """Whether an earlier try found that the record is no valid event; some view may still take one that is."""
+        if not self._letters:
+            return False
         letter = self._letters.get((*record.topic_partition, record.offset))
         return letter is not None and letter.reason != TRANSFORMATION_FAILED
 

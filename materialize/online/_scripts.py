@@ -1,17 +1,22 @@
 """The two writes, each atomic on the server for each row, and the calls that carry many of them.
 
 One call of a script carries many rows where one server has them all: a call costs the server more than a row does. In a
-cluster each row goes alone, to the node that has it. Both writes may be repeated: what a call that failed half-way has
-written is not written twice. A batch row that is there already is not newer than itself; a stream row that is there
-already has another version than the one that was read, and knows the events that it has.
+cluster each row goes alone, to the node that has it.
+
+A call that fails half-way leaves some of its rows written, and none in part. Both writes may be repeated, all or in
+part, whether or not the server did them. A batch row that is there already is not newer than itself. A stream row that
+is there already has another version than the one that was read, so it counts as lost to another writer; who reads it
+again finds in it the events and the offsets that it was to have.
 """
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import redis
@@ -28,6 +33,15 @@ BYTES_MAX = 128 * 1024
 AHEAD_MAX = 2
 """Calls sent before the answer to the first of them is read, so that the server need not wait for us."""
 
+ROUTED_MAX = 512
+"""Calls of one row each that are sent through a cluster's nodes at a time: bounds what is held in memory."""
+
+_EVENT_TIME_AT = PREFIX_SIZE
+_CREATED_AT = _EVENT_TIME_AT + 8
+_TIMES_END = _CREATED_AT + 8
+_PREFIX_IN_LUA = "<c3Bxxxxc8"
+"""What `_header` packs: magic and format version, kind with flags, the checksum that is skipped, fingerprint."""
+
 
 @dataclass(frozen=True)
 class Script:
@@ -42,10 +56,10 @@ class Script:
 
 
 COMPARE_AND_SET = Script(f"""
-local done = {{}}
+local call, argv, done = redis.call, ARGV, {{}}
 for i, key in ipairs(KEYS) do
-  if redis.call('GETRANGE', key, {VERSION_SLICE.start}, {VERSION_SLICE.stop - 1}) == ARGV[2 * i] then
-    redis.call('SET', key, ARGV[2 * i + 1], 'PX', ARGV[1])
+  if call('GETRANGE', key, {VERSION_SLICE.start}, {VERSION_SLICE.stop - 1}) == argv[2 * i] then
+    call('SET', key, argv[2 * i + 1], 'PX', argv[1])
     done[i] = '1'
   else
     done[i] = '0'
@@ -56,29 +70,27 @@ return table.concat(done)
 """Write stream rows unless another writer was faster. ARGV: their life in milliseconds, then for each key the version
 bytes that were read ('' for no row) and the row. Returns '1' for each row that was written, '0' for the others."""
 
+# The event time is looked at first: it alone decides for most rows, and to unpack all costs more than the GETRANGE.
 NEWER_WINS = Script(f"""
-local function times(row)
-  local created = 0
-  if math.floor(string.byte(row, 4) / {CREATED_FLAG << 4}) % 2 == 1 then
-    created = struct.unpack('<i8', row, {PREFIX_SIZE + 9})
-  end
-  return struct.unpack('<i8', row, {PREFIX_SIZE + 1}), created
+local call, unpack, argv = redis.call, struct.unpack, ARGV
+local function created(row, flags)
+  return math.floor(flags / {CREATED_FLAG << 4}) % 2 == 1 and unpack('<i8', row, {_CREATED_AT + 1}) or 0
 end
-local function is_older(row, stored)
-  if #stored < {PREFIX_SIZE + 8} or string.sub(stored, 1, 3) ~= string.sub(row, 1, 3)
-     or string.byte(stored, 4) % 16 ~= string.byte(row, 4) % 16
-     or string.sub(stored, 9, 16) ~= string.sub(row, 9, 16) then
-    return false
-  end
-  local event_time, created = times(row)
-  local stored_event_time, stored_created = times(stored)
-  return stored_event_time > event_time or (stored_event_time == event_time and stored_created > created)
+local function is_older(row, stored, later)
+  local format, kind, fingerprint = unpack('{_PREFIX_IN_LUA}', row)
+  local stored_format, stored_kind, stored_fingerprint = unpack('{_PREFIX_IN_LUA}', stored)
+  if stored_format ~= format or stored_kind % 16 ~= kind % 16 or stored_fingerprint ~= fingerprint then return false end
+  return later or created(stored, stored_kind) > created(row, kind)
 end
 local written = 0
 for i, key in ipairs(KEYS) do
-  local row = ARGV[i + 1]
-  if not is_older(row, redis.call('GETRANGE', key, 0, {PREFIX_SIZE + 15})) then
-    if ARGV[1] == '0' then redis.call('SET', key, row) else redis.call('SET', key, row, 'PX', ARGV[1]) end
+  local row, stored, older = argv[i + 1], call('GETRANGE', key, 0, {_TIMES_END - 1}), false
+  if #stored >= {_CREATED_AT} then
+    local time, stored_time = unpack('<i8', row, {_EVENT_TIME_AT + 1}), unpack('<i8', stored, {_EVENT_TIME_AT + 1})
+    older = stored_time >= time and is_older(row, stored, stored_time > time)
+  end
+  if not older then
+    if argv[1] == '0' then call('SET', key, row) else call('SET', key, row, 'PX', argv[1]) end
     written = written + 1
   end
 end
@@ -99,19 +111,31 @@ class Call:
 
 def newer_wins(client: redis.Redis, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int) -> int:
     """Run NEWER_WINS for each key and row. Returns how many were written; the others were older."""
-    return sum(_answers(client, NEWER_WINS, newer_wins_calls(keys, rows, life_ms, is_one_server(client))))
+    return sum(_answers(client, NEWER_WINS, _newer_wins_calls(client, keys, rows, life_ms)))
 
 
-def newer_wins_calls(keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int, together: bool) -> list[Call]:
-    """The calls of NEWER_WINS that carry these rows, many in each if `together`."""
-    life = b"%d" % life_ms
-    return [Call(keys[part], [life, *rows[part]]) for part in _parts(rows, together)]
+async def newer_wins_async(
+    client: redis.asyncio.Redis, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int
+) -> int:
+    """The same without blocking the event loop."""
+    calls = _newer_wins_calls(client, keys, rows, life_ms)
+    at_once = AHEAD_MAX if is_one_server(client) else ROUTED_MAX
+    written = 0
+    for begin in range(0, len(calls), at_once):
+        part = calls[begin : begin + at_once]
+        try:
+            written += sum(await _sent_async(client, NEWER_WINS, part))
+        except NoScriptError:
+            await client.script_load(NEWER_WINS.text)
+            written += sum(await _sent_async(client, NEWER_WINS, part))
+    return written
 
 
 def compare_and_set(
     client: redis.Redis, keys: Sequence[bytes], versions: Sequence[bytes], rows: Sequence[bytes], life_ms: int
 ) -> list[bool]:
-    """Run COMPARE_AND_SET for each key. Returns which rows were written; another writer was faster at the others."""
+    """Run COMPARE_AND_SET for each key. Returns which rows were written; another writer was faster at the others, or
+    the server did it and its answer was lost."""
     life = b"%d" % life_ms
     calls = []
     for part in _parts(rows, is_one_server(client)):
@@ -125,59 +149,86 @@ def is_one_server(client: Any) -> bool:
     return isinstance(client, (redis.Redis, redis.asyncio.Redis))
 
 
+def _newer_wins_calls(client: Any, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int) -> list[Call]:
+    life = b"%d" % life_ms
+    return [Call(keys[part], [life, *rows[part]]) for part in _parts(rows, is_one_server(client))]
+
+
 def _parts(rows: Sequence[bytes], together: bool) -> Iterator[slice]:
-    """Which rows go into each call."""
-    begin, size = 0, 0
-    for place, row in enumerate(rows):
-        if place > begin and (not together or place - begin == ROWS_MAX or size + len(row) > BYTES_MAX):
-            yield slice(begin, place)
-            begin, size = place, 0
-        size += len(row)
-    if begin < len(rows):
-        yield slice(begin, len(rows))
+    """Which rows go into each call: one, or as many as the bounds let."""
+    begin, most = 0, ROWS_MAX if together else 1
+    while begin < len(rows):
+        sizes = list(accumulate(map(len, rows[begin : begin + most])))
+        end = begin + max(1, bisect_right(sizes, BYTES_MAX))
+        yield slice(begin, end)
+        begin = end
 
 
 def _answers(client: redis.Redis, script: Script, calls: Sequence[Call]) -> list[Any]:
-    """The answer to each call. A server that does not know the script, new or started again, is told it."""
-    send = _pipelined if is_one_server(client) else _routed
+    """The answer to each call. A server that does not know the script, new or started again, is told it, and asked
+    what it has not answered yet."""
+    ask = _pipelined if is_one_server(client) else _routed
+    answers: list[Any] = []
     try:
-        return send(client, script, calls)
+        ask(client, script, calls, answers)
     except NoScriptError:
         client.script_load(script.text)
-        return send(client, script, calls)
+        ask(client, script, calls, answers)
+    return answers
 
 
-def _pipelined(client: redis.Redis, script: Script, calls: Sequence[Call]) -> list[Any]:
-    """To one server, the next calls on their way before the answer to the last one is read.
+def _pipelined(client: redis.Redis, script: Script, calls: Sequence[Call], answers: list[Any]) -> None:
+    """Ask one server for the answers that are missing, on a dropped connection again as often as the client is set to.
 
     The commands are packed here: a pipeline of the library spends more on one than the server does.
     """
-    if not calls:
-        return []
+    if len(answers) == len(calls):
+        return
     connection = client.connection_pool.get_connection()
-    answers: list[Any] = []
     try:
-        for sent, call in enumerate(calls):
-            if sent - len(answers) >= AHEAD_MAX:
-                answers.append(connection.read_response())
-            connection.send_packed_command([_packed(script, call)])
-        while len(answers) < len(calls):
-            answers.append(connection.read_response())
+        connection.retry.call_with_retry(
+            lambda: _exchange(connection, script, calls, answers), lambda _: connection.disconnect()
+        )
     except BaseException:
         connection.disconnect()  # answers that nobody read would be taken for those of the next command
         raise
     finally:
         client.connection_pool.release(connection)
-    return answers
 
 
-def _routed(client: redis.Redis, script: Script, calls: Sequence[Call]) -> list[Any]:
-    pipeline = client.pipeline(transaction=False)  # that of a cluster blocks `evalsha` by name, and routes it by key
-    for call in calls:
+def _exchange(connection: Any, script: Script, calls: Sequence[Call], answers: list[Any]) -> None:
+    """Send the calls that have no answer, the next ones on their way before the answer to the last one is read."""
+    sent = len(answers)
+    while len(answers) < len(calls):
+        while sent < len(calls) and sent - len(answers) < AHEAD_MAX:
+            # a health check takes the next answer for its own, so only when none is on its way
+            connection.send_packed_command([_packed(script, calls[sent])], check_health=sent == len(answers))
+            sent += 1
+        answers.append(connection.read_response())
+
+
+def _routed(client: redis.Redis, script: Script, calls: Sequence[Call], answers: list[Any]) -> None:
+    """Ask a cluster for the answers that are missing."""
+    for begin in range(len(answers), len(calls), ROUTED_MAX):
+        pipeline = client.pipeline(transaction=False)
+        _put(pipeline, script, calls[begin : begin + ROUTED_MAX])
+        answers.extend(pipeline.execute())
+
+
+async def _sent_async(client: redis.asyncio.Redis, script: Script, calls: Sequence[Call]) -> list[Any]:
+    async with client.pipeline(transaction=False) as pipeline:
+        _put(pipeline, script, calls)
+        return list(await pipeline.execute())
+
+
+def _put(pipeline: Any, script: Script, calls: Sequence[Call]) -> None:
+    for call in calls:  # the pipeline of a cluster blocks `evalsha` by name, and routes it by key
         pipeline.execute_command("EVALSHA", script.sha, len(call.keys), *call.keys, *call.arguments)
-    return list(pipeline.execute())
 
 
 def _packed(script: Script, call: Call) -> bytes:
     parts = [b"EVALSHA", script.sha.encode(), b"%d" % len(call.keys), *call.keys, *call.arguments]
-    return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
+    pieces = [b"\r\n"] * (3 * len(parts))
+    pieces[0::3] = [b"$%d\r\n" % len(part) for part in parts]
+    pieces[1::3] = parts
+    return b"*%d\r\n" % len(parts) + b"".join(pieces)

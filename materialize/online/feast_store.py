@@ -48,10 +48,10 @@ from materialize.online._feast_values import (
 )
 from materialize.online._fetch import fetch, fetch_async
 from materialize.online._keys import KeyEncoder, view_prefix
-from materialize.online._scripts import NEWER_WINS, is_one_server, newer_wins_calls
+from materialize.online._scripts import newer_wins_async
 from materialize.online._values import ReadCounts
 from materialize.online._view_reader import ViewReader, ViewValues, view_reader
-from materialize.online._writer import PIPELINE_MAX, RowWriter
+from materialize.online._writer import RowWriter
 
 SCAN_COUNT = 1_000
 
@@ -159,14 +159,8 @@ class PackedRedisOnlineStore(OnlineStore):
         view, rows = self._rows(config, table, data)
         client = self.async_client(config)
         keys, data_of = [key for key, _ in rows], [encode_batch_row(view, row) for _, row in rows]
-        calls = newer_wins_calls(keys, data_of, view.ttl_ms, is_one_server(client))
-        for begin in range(0, len(calls), PIPELINE_MAX):
-            with unavailable_if_redis_fails():
-                await client.script_load(NEWER_WINS.text)
-                async with client.pipeline(transaction=False) as pipeline:
-                    for call in calls[begin : begin + PIPELINE_MAX]:
-                        pipeline.execute_command("EVALSHA", NEWER_WINS.sha, len(call.keys), *call.keys, *call.arguments)
-                    await pipeline.execute()
+        with unavailable_if_redis_fails():
+            await newer_wins_async(client, keys, data_of, view.ttl_ms)
         if progress is not None:
             progress(len(data))
 

@@ -9,9 +9,11 @@ from importlib import resources
 
 import msgspec
 
+from materialize.events import TOPICS, json_schema
 from serving.clock import Clock, Stopwatch
 from serving.decision import Health, ModelList, Readiness
-from serving.errors import MethodNotAllowedError, UnknownPathError
+from serving.errors import EventRejectedError, EventsUnconfirmedError, MethodNotAllowedError, UnknownPathError
+from serving.events import EventIntake
 from serving.feast_api import NOT_HERE, FeastApi
 from serving.http import (
     HTML,
@@ -37,7 +39,9 @@ from serving.telemetry import Telemetry
 _LOG = logging.getLogger(__name__)
 
 SCORE_PATH = "/v1/score"
+EVENTS_PATH = "/v1/events"
 FEATURES_PATH = "/get-online-features"
+SCHEMA_JSON = "application/schema+json"
 OTHER_ROUTE = "other"
 CLIENT_GONE = 499
 INTERNAL_ERROR = 500
@@ -66,9 +70,10 @@ class ScoringApp:
         notes: Sequence[str] = (),
         shut_down: Callable[[], Awaitable[None]],
         feast: FeastApi | None = None,
+        intake: EventIntake | None = None,
     ) -> None:
         """`notes` are shown by /readyz beside the service's own; `shut_down` runs when the server stops. With `feast`
-        Feast's clients are answered too."""
+        Feast's clients are answered too, with `intake` events are taken."""
         self._service = service
         self._clock = clock
         self._body_bytes_max = body_bytes_max
@@ -76,7 +81,9 @@ class ScoringApp:
         self._shut_down = shut_down
         self._telemetry = Telemetry()
         self._encoder = msgspec.json.Encoder()
-        self._openapi = self._encoder.encode(openapi_document(with_feast=feast is not None))
+        self._openapi = self._encoder.encode(
+            openapi_document(with_feast=feast is not None, with_events=intake is not None)
+        )
         self._docs = resources.files("serving").joinpath("docs.html").read_bytes()
         self._routes: dict[str, dict[str, Handler]] = {
             SCORE_PATH: {"POST": self._score},
@@ -87,6 +94,10 @@ class ScoringApp:
             "/openapi.json": {"GET": self._openapi_json},
             "/docs": {"GET": self._docs_page},
         }
+        for topic in TOPICS:
+            self._routes[f"{EVENTS_PATH}/schemas/{topic}"] = {"GET": _fixed(self._encoder.encode(json_schema(topic)))}
+        if intake is not None:
+            self._routes[EVENTS_PATH] = {"POST": partial(self._take_events, intake)}
         if feast is not None:
             self._routes |= {
                 FEATURES_PATH: {"POST": partial(self._get_online_features, feast)},
@@ -147,6 +158,17 @@ class ScoringApp:
         self._telemetry.observe(decision)
         return Response(200, self._encoder.encode(decision), headers=_NO_STORE)
 
+    async def _take_events(self, intake: EventIntake, scope: Scope, receive: Receive) -> Response:
+        require_json(scope)
+        body = await read_body(receive, self._body_bytes_max)
+        try:
+            answer = await intake.take(body, self._clock.now_ms())
+        except (EventRejectedError, EventsUnconfirmedError) as error:
+            self._telemetry.count_events(error.results)
+            raise
+        self._telemetry.count_events(answer.results)
+        return Response(200, self._encoder.encode(answer), headers=_NO_STORE)
+
     async def _get_online_features(self, feast: FeastApi, scope: Scope, receive: Receive) -> Response:
         require_json(scope)
         body = await read_body(receive, self._body_bytes_max)
@@ -173,3 +195,12 @@ class ScoringApp:
 
     async def _docs_page(self, _scope: Scope, _receive: Receive) -> Response:
         return Response(200, self._docs, HTML, _DOCS_HEADERS)
+
+
+def _fixed(schema: bytes) -> Handler:
+    """Answers with a JSON Schema."""
+
+    async def answer(_scope: Scope, _receive: Receive) -> Response:
+        return Response(200, schema, SCHEMA_JSON)
+
+    return answer

@@ -17,6 +17,7 @@ from materialize.stream.open_log import log_settings, open_event_log
 from models.store import ModelStore
 from serving.asgi import ScoringApp
 from serving.clock import Clock
+from serving.events import EventIntake
 from serving.feast_api import FeastApi
 from serving.scoring import ScoringService
 from serving.settings import Settings
@@ -70,6 +71,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         notes=notes,
         shut_down=shut_down,
         feast=FeastApi(reader),
+        intake=EventIntake(publisher, settings.ingest_timeout_ms / _MS_PER_S),
     )
     return Server(service, app)
 

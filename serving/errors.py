@@ -3,8 +3,10 @@
 ServingError
 ├── SettingsError              the environment does not describe a server
 ├── ModelLoadError             a model cannot be served as asked: what was served before stays
+├── EventsUnconfirmedError     the log did not acknowledge events: they may be there or not
 └── RequestError               the request cannot be answered as it is; `field` is the part at fault, if one is
     ├── MalformedBodyError       no JSON
+    ├── EventRejectedError       JSON, but the one event in it is not valid
     ├── InvalidFieldError        JSON, but a field is missing, unknown or of a wrong type or value
     ├── UnknownModelError        no such model here
     ├── UnknownPathError         nothing lives at this path
@@ -15,7 +17,9 @@ ServingError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from serving.event_results import EventResult
 
 
 class ServingError(Exception):
@@ -30,6 +34,17 @@ class ModelLoadError(ServingError):
     """A model cannot be served as asked; what was served before stays."""
 
 
+class EventsUnconfirmedError(ServingError):
+    """The log did not acknowledge `count` events: they may be there or not. `results` says what became of each."""
+
+    def __init__(self, count: int, results: Sequence[EventResult]) -> None:
+        super().__init__(
+            f"the event log did not acknowledge {count} of {len(results)} events: send them again, or all of them; an "
+            "event that is sent twice counts once"
+        )
+        self.results = list(results)
+
+
 class RequestError(ServingError):
     """The request cannot be answered as it is. `field` names the part at fault in dots (`entities.ip`), or is None."""
 
@@ -41,6 +56,14 @@ class RequestError(ServingError):
 
 class MalformedBodyError(RequestError):
     """The body is not JSON."""
+
+
+class EventRejectedError(RequestError):
+    """The one event of a request is not valid; `results` has the one result, which says why."""
+
+    def __init__(self, results: Sequence[EventResult]) -> None:
+        super().__init__(results[0].detail or "", results[0].field)
+        self.results = list(results)
 
 
 class InvalidFieldError(RequestError):

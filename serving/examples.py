@@ -18,30 +18,79 @@ from serving.decision import (
     StatusCounts,
     Thresholds,
 )
+from serving.event_results import EventResult, EventsAnswer
 
+_CLICK = {
+    "event_id": "click-000017",
+    "event_time": 1_795_000_000_000,
+    "event_type": "click",
+    "advertiser_id": "adv-42",
+    "creator_id": "cre-7",
+    "ip": "203.0.113.9",
+    "device_id": "dev-1009",
+    "os": "android",
+    "ms_since_impression": 180,
+}
+_LOGIN = {
+    "event_id": "login-000003",
+    "event_time": "2026-11-18T11:06:39.820Z",
+    "event_type": "login",
+    "actor_type": "creator",
+    "actor_id": "cre-7",
+    "ip": "203.0.113.9",
+    "device_id": "dev-1009",
+}
 _SERVICE = ServiceVersion("ad_click_risk", "5d1f0c2ab94e7733")
 _THRESHOLDS = Thresholds(review=0.41, block=0.87)
 
 
 def example_requests() -> dict[str, dict[str, Any]]:
     """Bodies of `POST /v1/score`, by what they show."""
-    click = {
-        "event_id": "click-000017",
-        "event_time": 1_795_000_000_000,
-        "event_type": "click",
-        "advertiser_id": "adv-42",
-        "creator_id": "cre-7",
-        "ip": "203.0.113.9",
-        "device_id": "dev-1009",
-        "os": "android",
-        "ms_since_impression": 180,
-    }
-    keys = {name: click[name] for name in ("advertiser_id", "creator_id", "ip", "device_id")}
+    keys = {name: _CLICK[name] for name in ("advertiser_id", "creator_id", "ip", "device_id")}
     return {
-        "A click, counted and scored": {"model": "ad_click_risk", "event": click},
+        "A click, counted and scored": {"model": "ad_click_risk", "event": _CLICK},
         "An actor as it stands, every feature": {"model": "ad_click_risk", "entities": keys, "explain": "full"},
         "A score without explanation": {"model": "ad_click_risk", "entities": keys, "explain": "none"},
     }
+
+
+def example_event_requests() -> dict[str, Any]:
+    """Bodies of `POST /v1/events`, by what they show."""
+    return {
+        "One event": {"event": _CLICK},
+        "Several, one of them from the future": [
+            {"event": _CLICK, "event_topic": "ad_events"},
+            {"event": _LOGIN},
+            {"event": {**_LOGIN, "event_id": "login-000004", "event_time": "2126-11-18T11:06:40Z"}},
+        ],
+    }
+
+
+def example_events_answer() -> EventsAnswer:
+    """The answer to the second of them."""
+    return EventsAnswer(
+        accepted=2,
+        duplicate=0,
+        rejected=1,
+        results=[
+            EventResult(status="accepted", topic="ad_events", event_id="click-000017"),
+            EventResult(status="accepted", topic="account_events", event_id="login-000003"),
+            EventResult(
+                status="rejected",
+                reason="from_the_future",
+                detail="event_time is 3155673600000 ms ahead of the clock; at most 60000 ms are allowed",
+                field="event.event_time",
+            ),
+        ],
+    )
+
+
+def example_unconfirmed() -> list[EventResult]:
+    """Two events, of which the log has acknowledged one."""
+    return [
+        EventResult(status="accepted", topic="ad_events", event_id="click-000017"),
+        EventResult(status="unconfirmed", topic="account_events", event_id="login-000003"),
+    ]
 
 
 def example_decision() -> Decision:

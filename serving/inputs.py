@@ -87,7 +87,7 @@ def read_event(raw: msgspec.Raw, topic: str | None, now_ms: int) -> TopicEvent |
     try:
         return TopicEvent(chosen, decode_event(chosen, bytes(raw), now_ms))
     except InvalidEventError as error:
-        kind = MalformedBodyError if error.reason == "malformed_json" else InvalidFieldError
+        kind = MalformedBodyError if error.reason == "malformed" else InvalidFieldError
         raise kind(f"{error.detail} (read as an event of {chosen!r})", dotted("event", error.field)) from error
 
 

@@ -7,16 +7,19 @@ from typing import Any
 
 import msgspec
 
-from materialize.events import TOPICS
+from materialize.events import TOPICS, schema_version
 from serving import examples
 from serving.decision import Decision, Health, ModelList, Readiness, ScoreRequest
+from serving.errors import EventRejectedError, EventsUnconfirmedError
+from serving.event_results import EVENTS_MAX, EventItem, EventResult, EventsAnswer
 from serving.feast_api import FeatureColumn, FeaturesAnswer, FeaturesMetadata, FeaturesRequest
-from serving.problems import INTERNAL, KINDS, PROBLEM_JSON, Problem, ProblemKind
+from serving.problems import INTERNAL, KINDS, PROBLEM_JSON, EventsProblem, Problem, ProblemKind, problem_of
 
 JsonObject = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
 _SCORE_STATUSES = (400, 404, 413, 415, 422, 500, 503)
+_EVENTS_STATUSES = (400, 413, 415, 500)
 _FEATURES_STATUSES = (400, 413, 415, 422, 500, 503)
 _FIELDS_AT_FAULT = {404: "model", 422: "entities.ip"}
 _DETAILS = {
@@ -44,9 +47,13 @@ _DESCRIPTION = (
 )
 
 
-def openapi_document(*, with_feast: bool = False) -> JsonObject:
-    """The whole document, ready to be encoded as JSON; `with_feast` what Feast's clients ask is in it."""
+def openapi_document(*, with_feast: bool = False, with_events: bool = False) -> JsonObject:
+    """The whole document, ready to be encoded as JSON; `with_feast` what Feast's clients ask is in it, `with_events`
+    that events are taken."""
     document = _document()
+    if with_events:
+        document["paths"]["/v1/events"] = {"post": _events_operation()}
+        document["components"]["schemas"] |= _event_schemas()
     if with_feast:
         health = _get("health", "The process lives", {200: _json(Health, examples.example_health())})
         document["paths"] |= {"/get-online-features": {"post": _features_operation()}, "/health": {"get": health}}
@@ -64,6 +71,7 @@ def _document() -> JsonObject:
             "/v1/models": {
                 "get": _get("listModels", "The served models", {200: _json(ModelList, examples.example_models())})
             },
+            **{f"/v1/events/schemas/{topic}": {"get": _schema_operation(topic)} for topic in TOPICS},
             "/healthz": {"get": _get("healthz", "The process lives", {200: _json(Health, examples.example_health())})},
             "/readyz": {"get": _readiness_operation()},
             "/metrics": {"get": _get("metrics", "Prometheus metrics of this process", {200: _text("text/plain")})},
@@ -105,6 +113,62 @@ def _score_operation() -> JsonObject:
         },
         "responses": answers,
     }
+
+
+def _events_operation() -> JsonObject:
+    shown = {name: {"value": body} for name, body in examples.example_event_requests().items()}
+    item = _ref(EventItem)
+    many = {"type": "array", "items": item, "maxItems": EVENTS_MAX}
+    answers = {
+        "200": {
+            "description": "What became of each event, in order: of a list also when some, or all, are rejected",
+            "content": {"application/json": _json(EventsAnswer, examples.example_events_answer())},
+        }
+    }
+    answers |= {str(status): _problem_answer(status) for status in _EVENTS_STATUSES}
+    invalid = f"The one event is not valid, or the body is neither an item nor a list of at most {EVENTS_MAX}"
+    answers["422"] = _events_problem(invalid, EventRejectedError(_rejected()))
+    told = EventsUnconfirmedError(1, examples.example_unconfirmed())
+    answers["503"] = _events_problem("The log did not acknowledge all events: send them again", told)
+    answers["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+    return {
+        "operationId": "takeEvents",
+        "summary": "Publish events to the stream",
+        "description": "Validates each event as the stream worker does, and publishes what is valid, keyed by IP (ad "
+        "events) or account. Accepted means that the log has acknowledged it. An event that is sent again counts once, "
+        "by its `event_id`; after a 503, or no answer, send the same body again.",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"anyOf": [item, many]}, "examples": shown}},
+        },
+        "responses": answers,
+    }
+
+
+def _rejected() -> list[EventResult]:
+    return [result for result in examples.example_events_answer().results if result.status == "rejected"]
+
+
+def _events_problem(told: str, error: Exception) -> JsonObject:
+    """An answer whose body says what became of each event; a 422 about the body as a whole has no `results`."""
+    example = msgspec.to_builtins(problem_of(error))
+    return {
+        "description": told,
+        "content": {PROBLEM_JSON: {"schema": {"anyOf": [_ref(EventsProblem), _ref(Problem)]}, "example": example}},
+    }
+
+
+def _event_schemas() -> JsonObject:
+    _, schemas = msgspec.json.schema_components([EventItem, EventsAnswer, EventsProblem], ref_template=_REF)
+    asked = schemas[EventItem.__name__]["properties"]
+    asked["event"] |= {"anyOf": [_ref(schema) for schema in TOPICS.values()]}
+    asked["event_topic"] |= {"enum": [*TOPICS, None]}
+    return schemas
+
+
+def _schema_operation(topic: str) -> JsonObject:
+    told = f"JSON Schema of {topic}, version {schema_version(topic)}"
+    return _get(f"schemaOf_{topic}", told, {200: _text("application/schema+json")})
 
 
 def _features_operation() -> JsonObject:

@@ -9,6 +9,8 @@ from msgspec import Struct
 from materialize.online import OnlineStoreUnavailableError
 from serving.errors import (
     BodyTooLargeError,
+    EventRejectedError,
+    EventsUnconfirmedError,
     InvalidFieldError,
     MalformedBodyError,
     MethodNotAllowedError,
@@ -17,6 +19,7 @@ from serving.errors import (
     UnknownPathError,
     UnsupportedMediaError,
 )
+from serving.event_results import EventResult
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -31,6 +34,12 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: int
     detail: str
     field: str | None = None
+
+
+class EventsProblem(Problem, frozen=True, kw_only=True, omit_defaults=True):
+    """A problem with events that were sent, and what became of each of them, in their order."""
+
+    results: list[EventResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,9 @@ KINDS: dict[type[Exception], ProblemKind] = {
     BodyTooLargeError: ProblemKind("body-too-large", "The body is too large", 413),
     UnsupportedMediaError: ProblemKind("unsupported-media-type", "The body must be plain JSON", 415),
     InvalidFieldError: ProblemKind("invalid-field", "A field is not as it should be", 422),
+    EventRejectedError: ProblemKind("event-rejected", "The event is not valid", 422),
     OnlineStoreUnavailableError: ProblemKind("online-store-unavailable", "Features cannot be read now", 503),
+    EventsUnconfirmedError: ProblemKind("events-unconfirmed", "The event log did not acknowledge events", 503),
 }
 INTERNAL = ProblemKind("internal-error", "The server failed", 500)
 
@@ -68,12 +79,17 @@ def kind_of(error: Exception) -> ProblemKind:
 def problem_of(error: Exception) -> Problem:
     """The problem details of an exception. One that nobody foresaw tells the caller nothing of our insides."""
     kind = kind_of(error)
+    field = error.field if isinstance(error, RequestError) else None
+    if isinstance(error, (EventRejectedError, EventsUnconfirmedError)):
+        return EventsProblem(
+            type=kind.uri, title=kind.title, status=kind.status, detail=str(error), field=field, results=error.results
+        )
     return Problem(
         type=kind.uri,
         title=kind.title,
         status=kind.status,
         detail="the failure is in the server's log" if kind is INTERNAL else str(error),
-        field=error.field if isinstance(error, RequestError) else None,
+        field=field,
     )
 
 
@@ -81,6 +97,6 @@ def headers_of(error: Exception) -> tuple[tuple[str, str], ...]:
     """The header fields that go with a problem."""
     if isinstance(error, MethodNotAllowedError):
         return (("allow", ", ".join(error.allow)),)
-    if isinstance(error, OnlineStoreUnavailableError):
+    if isinstance(error, (OnlineStoreUnavailableError, EventsUnconfirmedError)):
         return (("retry-after", str(RETRY_AFTER_S)),)
     return ()

@@ -23,7 +23,8 @@ class Settings:
     models          root of the model store                   ACTOR_RISK_MODELS, default <home>/models
     redis_url       online store, and stream unless Kafka is  REDIS_URL, default what feature_store.yaml says
     kafka_servers   stream, when there is one                 KAFKA_BOOTSTRAP_SERVERS
-    body_bytes_max, redis_timeout_ms, publish_timeout_ms, registry_poll_ms      ACTOR_RISK_… in upper case
+    body_bytes_max, redis_timeout_ms, publish_timeout_ms, ingest_timeout_ms, registry_poll_ms
+                                                              ACTOR_RISK_… in upper case
 
     <home> is ACTOR_RISK_HOME, default .local. Relative paths start at the working directory. The HTTP port belongs to
     Ray Serve: it stands in ray_config.yaml.
@@ -37,6 +38,7 @@ class Settings:
     body_bytes_max: int
     redis_timeout_ms: int
     publish_timeout_ms: int
+    ingest_timeout_ms: int
     registry_poll_ms: int
 
     @staticmethod
@@ -52,6 +54,7 @@ class Settings:
             body_bytes_max=_positive(environ, "BODY_BYTES_MAX", 1 << 20),
             redis_timeout_ms=_positive(environ, "REDIS_TIMEOUT_MS", 500),
             publish_timeout_ms=_positive(environ, "PUBLISH_TIMEOUT_MS", 250),
+            ingest_timeout_ms=_positive(environ, "INGEST_TIMEOUT_MS", 2_000),
             registry_poll_ms=_positive(environ, "REGISTRY_POLL_MS", 10_000),
         )
 

@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from serving.decision import Decision, Latency, ModelCard, StatusCounts
+from serving.event_results import EventResult
 
 BUCKETS_S = (
     0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02,
@@ -83,6 +84,7 @@ class Telemetry(Collector):
         self._unpublished = Counts(
             "actor_risk_event_publish_failures", "Scored events that the stream did not acknowledge"
         )
+        self._events = Counts("actor_risk_events_taken", "Events sent over HTTP", ["topic", "status", "reason"])
         self._models: Sequence[ModelCard] = ()
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -90,6 +92,11 @@ class Telemetry(Collector):
     def count_request(self, route: str, status: int) -> None:
         """Count one answer. `route` is one of the application's, so that the series stay few."""
         self._requests.add(route, str(status))
+
+    def count_events(self, results: Sequence[EventResult]) -> None:
+        """Count what became of events that were sent. The topic of one that is not valid is not known for sure."""
+        for result in results:
+            self._events.add(result.topic or "", result.status, result.reason or "")
 
     def observe(self, decision: Decision) -> None:
         """Count what one decision says."""
@@ -110,6 +117,7 @@ class Telemetry(Collector):
         """Every metric family, for prometheus_client."""
         for counts in (self._requests, self._features, self._verdicts, self._unknown, self._degraded):
             yield counts.family()
+        yield self._events.family()
         yield self._unpublished.family()
         yield self._stages.family()
         names = ["model", "alias", "version", "service", "fingerprint"]

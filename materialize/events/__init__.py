@@ -4,12 +4,17 @@ from materialize.events._columns import Columns, columns_from_events, columns_fr
 from materialize.events._decode import (
     DEFAULT_SKEW_MS,
     Event,
+    EventDecoder,
     InvalidEventError,
+    JsonEventDecoder,
+    Reason,
     decode_event,
     event_time_ms,
-    json_schema,
     partition_key,
 )
+from materialize.events._documents import avro_schema, json_schema, schema_documents, schema_version
+from materialize.events._errors import EventFormatError
+from materialize.events._formats import EventFormats, open_formats
 from materialize.events._schemas import (
     ACCOUNT_EVENTS,
     AD_EVENTS,
@@ -27,11 +32,20 @@ __all__ = [
     "AdEvent",
     "Columns",
     "Event",
+    "EventDecoder",
+    "EventFormatError",
+    "EventFormats",
     "InvalidEventError",
+    "JsonEventDecoder",
+    "Reason",
+    "avro_schema",
     "columns_from_events",
     "columns_from_table",
     "decode_event",
     "event_time_ms",
     "json_schema",
+    "open_formats",
     "partition_key",
+    "schema_documents",
+    "schema_version",
 ]

@@ -29,6 +29,7 @@ from models.trees import Ensemble, Tree, TreeBuilder
 from serving.asgi import ScoringApp
 from serving.clock import Clock
 from serving.decision import Decision
+from serving.events import EventIntake
 from serving.scoring import ScoringService
 
 NOW_MS = 1_795_000_000_000
@@ -39,6 +40,8 @@ ON_DEMAND = "click_ratios:speed"
 FEATURES = (*IP_FEATURES, *DEVICE_FEATURES, ON_DEMAND)
 CHAMPION = {SERVICE: "champion"}
 BODY_BYTES_MAX = 1 << 20
+EVENTS_MAX = 200
+REMEMBERED_MAX = 150
 
 
 def plan(
@@ -272,7 +275,10 @@ def build_world(root: Path) -> World:
         features, store, publisher, lambda length: next(tokens).to_bytes(length, "big"), publish_timeout_s=0.05
     )
     clock = Clock(now_ms=lambda: NOW_MS, monotonic_ns=lambda: next(ticks))
-    app = ScoringApp(service, clock, body_bytes_max=BODY_BYTES_MAX, notes=["a note"], shut_down=shut_down)
+    intake = EventIntake(publisher, timeout_s=0.05, events_max=EVENTS_MAX, remembered_max=REMEMBERED_MAX)
+    app = ScoringApp(
+        service, clock, body_bytes_max=BODY_BYTES_MAX, notes=["a note"], shut_down=shut_down, intake=intake
+    )
     return World(features, publisher, store, service, app, shut_downs)
 
 

@@ -9,11 +9,13 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from materialize.events import TOPICS
 from materialize.online import OnlineStoreUnavailableError
 from serving.decision import ModelList, Readiness
 from tests.serving.fakes import CHAMPION, FEATURES, KEYS, SERVICE, World, click, publish_model
 
-GET_PATHS = ("/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
+SCHEMA_PATHS = tuple(f"/v1/events/schemas/{topic}" for topic in TOPICS)
+GET_PATHS = ("/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", *SCHEMA_PATHS)
 
 
 @pytest.mark.parametrize("path", GET_PATHS)

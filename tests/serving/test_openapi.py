@@ -12,16 +12,28 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from serving.decision import Decision, Health, ModelList, Readiness, ScoreRequest
+from serving.event_results import EventItem, EventsAnswer
 from serving.openapi import openapi_document
-from serving.problems import KINDS, Problem
+from serving.problems import KINDS, EventsProblem, Problem
 from tests.serving.fakes import KEYS, SERVICE, World, click
 
-TYPES = {kind.__name__: kind for kind in (ScoreRequest, Decision, Health, ModelList, Readiness, Problem)}
+KINDS_OF_BODIES = (
+    ScoreRequest,
+    Decision,
+    Health,
+    ModelList,
+    Readiness,
+    Problem,
+    EventItem,
+    EventsAnswer,
+    EventsProblem,
+)
+TYPES = {kind.__name__: kind for kind in KINDS_OF_BODIES}
 
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    encoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(openapi_document()))
+    encoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(openapi_document(with_events=True)))
     return encoded
 
 
@@ -65,7 +77,8 @@ def test_every_schema_is_json_schema(document: dict[str, Any]) -> None:
 def test_every_example_decodes_into_its_type_and_fits_its_schema(document: dict[str, Any]) -> None:
     seen = 0
     for schema, example in media_types(document):
-        kind = TYPES[schema["$ref"].rsplit("/", 1)[1]]
+        kind: Any = TYPES[next(node["$ref"] for node in nodes(schema) if "$ref" in node).rsplit("/", 1)[1]]
+        kind = list[kind] if isinstance(example, list) else kind
         msgspec.json.decode(msgspec.json.encode(example), type=kind, strict=True)
         validate(document, schema, example)
         seen += 1

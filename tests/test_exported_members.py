@@ -27,8 +27,10 @@ PINNED = {
         open_feature_store repo_config
     """,
     "materialize.events": """
-        ACCOUNT_EVENTS AD_EVENTS DEFAULT_SKEW_MS TOPICS AccountEvent AdEvent Columns Event InvalidEventError
-        columns_from_events columns_from_table decode_event event_time_ms json_schema partition_key
+        ACCOUNT_EVENTS AD_EVENTS DEFAULT_SKEW_MS TOPICS AccountEvent AdEvent Columns Event EventDecoder
+        EventFormatError EventFormats InvalidEventError JsonEventDecoder Reason avro_schema columns_from_events
+        columns_from_table decode_event event_time_ms json_schema open_formats partition_key schema_documents
+        schema_version
     """,
     "materialize.kernel": """
         BAD_SHAPE DISTINCT_EXACT_MAX DISTINCT_RELATIVE_STD_ERROR FOUND FUNCTIONS HEAD_MAX KEEP_SLACK_MS META_SIZE
@@ -51,10 +53,10 @@ PINNED = {
         view_reader
     """,
     "materialize.stream": """
-        AsyncEventLogPublisher CommitRejectedError DeadLetter DeadLetters EventLog EventLogConsumer EventLogProducer
-        EventLogSettings InvalidOffsetError KafkaLogSettings LogUnavailableError ProduceError Record
-        RecordsLostError RedisLogSettings StreamError TopicPartition UnknownTopicError dead_letter_topic
-        log_settings next_offsets open_event_log
+        AsyncEventLogPublisher CommitRejectedError DeadLetter DeadLetters DefinitionsSupersededError EventLog
+        EventLogConsumer EventLogProducer EventLogSettings InvalidOffsetError KafkaLogSettings LogUnavailableError
+        ProduceError Record RecordsLostError RedisLogSettings StreamError TopicPartition UnknownTopicError
+        dead_letter_topic log_settings next_offsets open_event_log
     """,
     "models": """
         CHAMPION AliasChange Bundle BundleCorruptError BundleDraft BundleError BundleNotFoundError Explainer

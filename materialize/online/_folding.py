@@ -105,8 +105,9 @@ class RowFolder:
         self._bytes_per_row = HEADER_SIZE + 8 * len(view.spec.hops)
         # Compiles, or loads what was compiled, before the first batch.
         nothing = empty_block(len(view.spec.value_columns), len(view.spec.distinct_columns))
-        none = np.empty(0, np.int64)
-        self.fold([None], EventsByRow((b"",), np.zeros(2, np.int64), nothing, none.astype(bool), none, none), {})
+        none, begins, repeats = np.empty(0, np.int64), np.zeros(2, np.int64), np.empty(0, np.bool_)
+        group_events(none, nothing.times, nothing.ids, begins, none, repeats)
+        self.fold([None], EventsByRow((b"",), begins, nothing, repeats, none, none), {})
 
     def fold(self, stored: Sequence[bytes | None], events: EventsByRow, refused: dict[str, int]) -> FoldedRows:
         """The rows with their events in them, each with the version that follows its own.

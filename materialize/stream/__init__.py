@@ -6,6 +6,7 @@ The worker is imported by its own name, `materialize.stream.worker`: it brings F
 from materialize.stream.dead_letters import DeadLetter, DeadLetters, dead_letter_topic
 from materialize.stream.errors import (
     CommitRejectedError,
+    DefinitionsSupersededError,
     InvalidOffsetError,
     LogUnavailableError,
     ProduceError,
@@ -32,6 +33,7 @@ __all__ = [
     "CommitRejectedError",
     "DeadLetter",
     "DeadLetters",
+    "DefinitionsSupersededError",
     "EventLog",
     "EventLogConsumer",
     "EventLogProducer",

@@ -24,13 +24,14 @@ import redis
 from materialize.stream._redis_layout import Layout, entry_id_of, offset_of, record_of, translated
 from materialize.stream._redis_scripts import CLAIM, COMMIT, COUNT_PAGE, FIRST_IDS, JOIN, RELEASE, SPAN
 from materialize.stream.errors import CommitRejectedError, LogUnavailableError, RecordsLostError
-from materialize.stream.log import Record, Start, TopicPartition
+from materialize.stream.log import Record, Start, TopicPartition, next_offsets
 
 LAG_EXACT_MAX = 20_000
 """Up to so many records per partition the lag is counted; beyond, it is estimated from the clock in the ids."""
 
 _LAG_PAGE = 500  # bounds how long one count keeps the server from others
 _CLAIM_RETRY_MS = 100
+_FIRST_RECORDS = 200  # of the first poll, when nothing is known of their size
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class RedisConsumer:
         *,
         start: Start,
         lease_ms: int,
+        poll_bytes_max: int,
         clock_ms: Callable[[], int],
     ) -> None:
         """`topics` says how many partitions each has, `incarnations` which making of each it is.
@@ -72,6 +74,8 @@ class RedisConsumer:
         self._group = group
         self._start = start
         self._lease_ms = lease_ms
+        self._poll_bytes_max = poll_bytes_max
+        self._record_bytes = poll_bytes_max / _FIRST_RECORDS
         self._renew_every_ms = max(1, lease_ms // 3)
         self._clock_ms = clock_ms
         self._name = uuid.uuid4().hex
@@ -107,6 +111,10 @@ class RedisConsumer:
         rejected = [partition for partition, is_done in done.items() if not is_done]
         if rejected:
             raise CommitRejectedError(rejected)
+
+    def keep_alive(self, timeout_ms: int) -> None:  # noqa: ARG002 - the client's own time limit bounds it
+        """See `EventLogConsumer.keep_alive`."""
+        self._keep_membership()
 
     def assignment(self) -> frozenset[TopicPartition]:
         """See `EventLogConsumer.assignment`."""
@@ -209,7 +217,7 @@ class RedisConsumer:
         streams = {self._layout.stream(p): entry_id_of(max(self._readings[p].next_offset - 1, 0)) for p in partitions}
         pipeline = self._client.pipeline(transaction=True)
         pipeline.eval(FIRST_IDS, len(streams), *streams)
-        pipeline.xread(streams, count=max(1, max_records // len(partitions)))
+        pipeline.xread(streams, count=max(1, self._records_max(max_records) // len(partitions)))
         with translated():
             first_ids, found = pipeline.execute()
         for partition, first_id in zip(partitions, first_ids, strict=True):
@@ -217,6 +225,10 @@ class RedisConsumer:
         by_stream = {stream.encode(): partition for stream, partition in zip(streams, partitions, strict=True)}
         records = [record_of(by_stream[stream], i, fields) for stream, entries in found for i, fields in entries]
         return self._deliver(records[:max_records])
+
+    def _records_max(self, wanted: int) -> int:
+        """As many as take about `poll_bytes_max`, if they are like those before."""
+        return min(wanted, int(self._poll_bytes_max / self._record_bytes))
 
     def _in_turn(self) -> list[TopicPartition]:
         """The assigned partitions, beginning with another one each time, so that none starves the others."""
@@ -235,8 +247,10 @@ class RedisConsumer:
             raise RecordsLostError(partition, expected, first)
 
     def _deliver(self, records: list[Record]) -> list[Record]:
-        for record in records:
-            self._readings[record.topic_partition].next_offset = record.offset + 1
+        for partition, following in next_offsets(records).items():
+            self._readings[partition].next_offset = following
+        if records:
+            self._record_bytes = 1 + sum(len(record.value) for record in records) / len(records)
         return records
 
     def _wait(self, timeout_ms: int) -> None:

@@ -1,22 +1,27 @@
 """Dead letters: records that could not be used, kept with the reason in the same log, to be looked at and sent again.
 
-The letters of `<topic>` are the records of the topic `<topic>.dead-letters`: one JSON object each. That a letter was
-sent again is a record of `<topic>.dead-letters.replayed`, whose key says which.
+The letters of `<topic>` are the records of the topic `<topic>.dead-letters`: one JSON object each, or several for an
+original that is too large for one record. That a letter was sent again is a record of `<topic>.dead-letters.replayed`,
+whose key says which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
+import xxhash
 
 from materialize.stream.errors import UnknownTopicError
 from materialize.stream.log import EventLog, EventLogProducer, Record
 
 SUFFIX = ".dead-letters"
 REPLAYED_SUFFIX = ".replayed"
-VALUE_BYTES_MAX = 512 * 1024
-"""More of a value is cut off, and marked so: in base64 it must fit a record of the log (Kafka: 1 MiB)."""
+PIECE_BYTES_MAX = 512 * 1024
+"""As much of a value as one record holds: in base64 it must fit (Kafka: 1 MiB)."""
+
+VALUE_BYTES_MAX = 8 * PIECE_BYTES_MAX
+"""More of a value is cut off, and marked so."""
 
 UNREADABLE = "unreadable_letter"
 """The reason given for a record of a dead-letter topic that is no letter."""
@@ -33,7 +38,8 @@ _KEY_BYTES_MAX = 4 * 1024
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """One letter. `reason` is a stable word, `detail` a sentence; `key` and `value` are the original bytes (base64
-    in JSON), cut to `VALUE_BYTES_MAX` of `value_bytes`; `at_ms` is when it was put here, milliseconds UTC."""
+    in JSON), cut to `VALUE_BYTES_MAX` of `value_bytes`; `at_ms` is when it was put here, milliseconds UTC. In the log a
+    large value is in pieces, each a letter of its own that begins at byte `begin` of the original."""
 
     reason: str
     detail: str
@@ -44,6 +50,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes | None
     value: bytes
     value_bytes: int
+    begin: int = 0
 
     @property
     def is_cut(self) -> bool:
@@ -52,8 +59,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def place(self) -> tuple[int, int]:
-        """Partition and offset of the record that the letter is about: what it is told by in its topic."""
+        """Partition and offset of the record that the letter is about."""
         return self.partition, self.offset
+
+    @property
+    def identity(self) -> bytes:
+        """What tells the letter from all others of its topic, also when the topic was deleted and offsets began anew:
+        partition, offset and a hash of the original."""
+        return b"%d:%d:%s" % (*self.place, xxhash.xxh64_hexdigest(self.value).encode())
 
     @property
     def can_be_replayed(self) -> bool:
@@ -84,18 +97,8 @@ class DeadLetters:
         if topic not in self._topics:
             self._log.ensure_topics([topic], partitions=1)
             self._topics.add(topic)
-        letter = DeadLetter(
-            reason=_text(reason),
-            detail=_text(detail),
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            at_ms=at_ms,
-            key=None if record.key is None else record.key[:_KEY_BYTES_MAX],
-            value=record.value[:VALUE_BYTES_MAX],
-            value_bytes=len(record.value),
-        )
-        self._open_producer().send(topic, _place(letter.place), msgspec.json.encode(letter))
+        for letter in _pieces(record, reason, detail, at_ms):
+            self._open_producer().send(topic, b"%d:%d" % letter.place, msgspec.json.encode(letter))
 
     def flush(self, timeout_ms: int) -> None:
         """Return when all letters are acknowledged. Raises ProduceError."""
@@ -103,15 +106,19 @@ class DeadLetters:
             self._producer.flush(timeout_ms)
 
     def list(self, topic: str, max_letters: int = 100) -> list[DeadLetter]:
-        """The newest letters of `topic`, oldest first; a record that is no letter is shown as one, `UNREADABLE`."""
+        """The newest letters of `topic`, oldest first; a record that is no letter is shown as one, `UNREADABLE`.
+
+        Each is there once, though a worker that crashed between letter and commit has put it down again.
+        """
         try:
             records = self._log.tail(dead_letter_topic(topic), max_letters)
         except UnknownTopicError:  # there never was one
             return []
-        return [_letter(record) for record in records]
+        return _once(_joined(_letter(record) for record in records))
 
     def count(self, topic: str) -> int:
-        """How many letters of `topic` the log holds. A replay after a crash may have put one down twice."""
+        """How many records of letters of `topic` the log holds: as many as letters, or a few more, for pieces and
+        repetitions."""
         try:
             return self._log.size(dead_letter_topic(topic))
         except UnknownTopicError:
@@ -137,19 +144,18 @@ class DeadLetters:
                 producer.send(letter.topic, letter.key or b"", letter.value)
             producer.flush(timeout_ms)
             for letter in batch:
-                producer.send(_replayed_topic(letter.topic), _place(letter.place), b"{}")
+                producer.send(_replayed_topic(letter.topic), letter.identity, b"{}")
             producer.flush(timeout_ms)
             if on_sent is not None:
                 on_sent(begin + len(batch))
 
-    def replayed(self, topic: str) -> set[tuple[int, int]]:
-        """The places of the letters of `topic` that were sent again."""
+    def replayed(self, topic: str) -> set[bytes]:
+        """The identities of the letters of `topic` that were sent again."""
         try:
             records = self._log.tail(_replayed_topic(topic), REPLAYED_MAX)
         except UnknownTopicError:
             return set()
-        places = (record.key.split(b":") for record in records if record.key is not None)
-        return {(int(partition), int(offset)) for partition, offset in places}
+        return {record.key for record in records if record.key is not None}
 
     def close(self) -> None:
         """Flush and free the producer. Raises ProduceError."""
@@ -167,8 +173,48 @@ def _replayed_topic(topic: str) -> str:
     return dead_letter_topic(topic) + REPLAYED_SUFFIX
 
 
-def _place(place: tuple[int, int]) -> bytes:
-    return b"%d:%d" % place
+def _pieces(record: Record, reason: str, detail: str, at_ms: int) -> list[DeadLetter]:
+    """The letter about a record, in as many pieces as its value needs: at least one."""
+    value = record.value[:VALUE_BYTES_MAX]
+    return [
+        DeadLetter(
+            reason=_text(reason),
+            detail=_text(detail),
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            at_ms=at_ms,
+            key=None if record.key is None else record.key[:_KEY_BYTES_MAX],
+            value=value[begin : begin + PIECE_BYTES_MAX],
+            value_bytes=len(record.value),
+            begin=begin,
+        )
+        for begin in range(0, max(len(value), 1), PIECE_BYTES_MAX)
+    ]
+
+
+def _joined(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
+    """Letters with their pieces put together, in the order of their first piece. What lacks one is shown as cut."""
+    pieces: dict[tuple[int, int, int, str], dict[int, DeadLetter]] = {}
+    for letter in letters:
+        pieces.setdefault((*letter.place, letter.at_ms, letter.reason), {})[letter.begin] = letter
+    return [_whole(found) for found in pieces.values()]
+
+
+def _whole(pieces: dict[int, DeadLetter]) -> DeadLetter:
+    first = pieces.get(0)
+    if first is None:  # the log no longer has the beginning
+        return msgspec.structs.replace(next(iter(pieces.values())), value=b"", begin=0)
+    if len(pieces) == 1:
+        return first
+    value = b""
+    while len(value) in pieces and pieces[len(value)].value:
+        value += pieces[len(value)].value
+    return msgspec.structs.replace(first, value=value)
+
+
+def _once(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
+    return list({letter.identity: letter for letter in letters}.values())
 
 
 def _text(text: str) -> str:

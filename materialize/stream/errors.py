@@ -64,5 +64,15 @@ class RecordsLostError(StreamError):
         self.resume_offset = resume_offset
 
 
+class DefinitionsSupersededError(StreamError):
+    """Workers with other, newer definitions of the views are at work; what was not committed is theirs to do."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "workers with newer definitions of the views are at work: start this one again with the registry that they "
+            "read (`actor-risk apply`), or with --take-over if its own registry is the right one"
+        )
+
+
 class InvalidOffsetError(StreamError, ValueError):
     """A number or an entry id that cannot stand for a position in the log."""

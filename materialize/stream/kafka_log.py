@@ -127,8 +127,10 @@ class KafkaLog:
                 auto_offset_reset=start,
                 allow_auto_create_topics=False,
                 fetch_max_wait_ms=_FETCH_WAIT_MS,
-                max_partition_fetch_bytes=_FETCH_BYTES_MAX,
+                fetch_max_bytes=self._settings.poll_bytes_max,
+                max_partition_fetch_bytes=min(_FETCH_BYTES_MAX, self._settings.poll_bytes_max),
                 session_timeout_ms=self._settings.session_timeout_ms,
+                max_poll_interval_ms=max(self._settings.poll_interval_ms_max, self._settings.session_timeout_ms),
                 heartbeat_interval_ms=self._settings.session_timeout_ms // _HEARTBEATS_PER_SESSION,
                 metrics_enabled=False,
                 bootstrap_timeout_ms=self._settings.timeout_ms,
@@ -161,7 +163,7 @@ class KafkaConsumer:
         for partition, batch in self._polled.items():
             self._check_not_overtaken(partition, batch[0].offset, batch[-1].offset + 1)
         polled, self._polled = self._polled, {}
-        return [_record_of(found) for batch in polled.values() for found in batch]
+        return [record for batch in polled.values() for record in _records_of(batch)]
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """See `EventLogConsumer.commit`."""
@@ -173,6 +175,23 @@ class KafkaConsumer:
             raise CommitRejectedError(offsets.keys()) from None
         if len(owned) < len(offsets):
             raise CommitRejectedError(offsets.keys() - owned.keys())
+
+    def keep_alive(self, timeout_ms: int) -> None:
+        """See `EventLogConsumer.keep_alive`.
+
+        The client's own thread keeps the session while we work or wait; but a rebalance, and the time between two
+        polls, wait for our thread. So poll with all partitions paused, and put back what comes from a new one.
+        """
+        self._put_back(self._polled)
+        self._polled = {}
+        with _translated():
+            self._client.pause(*self._client.assignment())
+            try:
+                found = self._client.poll(timeout_ms=timeout_ms, max_records=1)
+                self._put_back({_ours(partition): batch for partition, batch in found.items()})
+            finally:
+                self._client.resume(*self._client.paused())
+        self._note_assignment()
 
     def assignment(self) -> frozenset[TopicPartition]:
         """See `EventLogConsumer.assignment`."""
@@ -197,6 +216,12 @@ class KafkaConsumer:
         with suppress(LogUnavailableError), _translated():  # the session of a lost consumer ends by itself
             self._client.close(autocommit=False, timeout_ms=self._timeout_ms)
         self._assigned = frozenset()
+
+    def _put_back(self, batches: Mapping[TopicPartition, Sequence[Any]]) -> None:
+        """The next poll gives these again."""
+        for partition, batch in batches.items():
+            if _theirs(partition) in self._client.assignment():
+                self._client.seek(_theirs(partition), batch[0].offset)
 
     def _note_assignment(self) -> None:
         """Learn the commits of partitions that are new to us, so that lag and gaps can be told."""
@@ -287,8 +312,7 @@ class KafkaAsyncPublisher:
 
     def __init__(self, settings: KafkaLogSettings) -> None:
         self._settings = settings
-        self._opening = asyncio.Lock()
-        self._client: Any = None
+        self._opening: asyncio.Task[Any] | None = None
 
     async def publish(self, topic: str, key: bytes, value: bytes) -> None:
         """See `AsyncEventLogPublisher.publish`."""
@@ -310,14 +334,16 @@ class KafkaAsyncPublisher:
 
     async def close(self) -> None:
         """See `AsyncEventLogPublisher.close`; what is under way is sent first."""
-        if self._client is not None:
-            await asyncio.to_thread(self._client.close, timeout=self._settings.timeout_ms / 1000)
+        if self._opening is not None:
+            with suppress(StreamError):  # it was never opened
+                client = await self._opening
+                await asyncio.to_thread(client.close, timeout=self._settings.timeout_ms / 1000)
 
     async def _opened(self) -> Any:
-        async with self._opening:
-            if self._client is None:
-                self._client = await asyncio.to_thread(_producer, self._settings, 1)
-        return self._client
+        """The client. Who gives up waiting does not end its opening, which may take longer than any one of them."""
+        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
+            self._opening = asyncio.create_task(asyncio.to_thread(_producer, self._settings, 1))
+        return await asyncio.shield(self._opening)
 
 
 def _timeouts(timeout_ms: int) -> dict[str, int]:
@@ -386,13 +412,14 @@ def _read_spans(
             raise LogUnavailableError(f"Kafka did not deliver the records within {timeout_ms} ms: try again")
         with _translated():
             found = client.poll(timeout_ms=_FETCH_WAIT_MS)
-        records.extend(_record_of(one) for batch in found.values() for one in batch)
+        records.extend(record for batch in found.values() for record in _records_of(batch))
     return records
 
 
-def _record_of(found: Any) -> Record:
-    value = b"" if found.value is None else found.value  # a tombstone is an empty value
-    return Record(found.topic, found.partition, found.offset, found.key, value, found.timestamp)
+def _records_of(batch: Sequence[Any]) -> list[Record]:
+    """Of one partition; a tombstone is an empty value."""
+    topic, number = batch[0].topic, batch[0].partition
+    return [Record(topic, number, r.offset, r.key, b"" if r.value is None else r.value, r.timestamp) for r in batch]
 
 
 def _ours(partition: Any) -> TopicPartition:

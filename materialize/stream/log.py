@@ -25,12 +25,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
+
 Start = Literal["earliest", "latest"]
 """Where a group begins that has never committed."""
 
 DEFAULT_PARTITIONS = 4
 
 INCARNATION_MAX = (1 << 31) - 1
+
+POLL_BYTES_MAX = 16 * 1024 * 1024
+"""What a consumer takes from the log at a time, in bytes: bounds its memory when records are large."""
 
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
@@ -42,8 +47,7 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One record of the log. `timestamp_ms` is when the log, or its producer, took it: milliseconds UTC."""
 
     topic: str
@@ -90,6 +94,15 @@ class EventLogConsumer(Protocol):
         """Remember the next offset to read per partition; call it after processing.
 
         Raises CommitRejectedError for partitions that this consumer no longer owns, LogUnavailableError.
+        """
+        ...
+
+    def keep_alive(self, timeout_ms: int) -> None:
+        """Stay a member of the group while what was polled is not done with: call it instead of `poll`, as often.
+
+        Takes part in rebalances for at most about `timeout_ms`; no record is delivered and none is passed over. What
+        was polled stays the caller's to finish and to commit: a partition that has moved meanwhile refuses the commit.
+        Raises LogUnavailableError.
         """
         ...
 
@@ -179,7 +192,8 @@ class RedisLogSettings:
     """An event log on Redis Streams, for one Redis or Valkey server (not Cluster: one poll reads many streams).
 
     Each partition keeps at least `retention_records`, or up to about a hundred more (MAXLEN ~). A consumer that
-    stops polling for `lease_ms` loses its partitions.
+    stops polling for `lease_ms` loses its partitions. One poll takes about `poll_bytes_max` at most, told by the size
+    of the records before: where records suddenly grow, one poll may take more.
     """
 
     url: str
@@ -188,6 +202,7 @@ class RedisLogSettings:
     retention_records: int = 500_000
     lease_ms: int = 10_000
     timeout_ms: int = 5_000
+    poll_bytes_max: int = POLL_BYTES_MAX
 
     @property
     def kind(self) -> Literal["redis"]:
@@ -197,7 +212,12 @@ class RedisLogSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class KafkaLogSettings:
-    """An event log on Apache Kafka. `replication_factor` -1 takes the broker's default."""
+    """An event log on Apache Kafka. `replication_factor` -1 takes the broker's default.
+
+    A consumer whose process is stuck or dead for `session_timeout_ms` loses its partitions, as does one that neither
+    polls nor keeps alive for `poll_interval_ms_max`. One fetch takes `poll_bytes_max` at most, as the broker stores
+    records (compressed or not), or the one batch of records that is larger.
+    """
 
     bootstrap_servers: str
     partitions: int = DEFAULT_PARTITIONS
@@ -205,6 +225,8 @@ class KafkaLogSettings:
     replication_factor: int = -1
     session_timeout_ms: int = 10_000
     timeout_ms: int = 10_000
+    poll_interval_ms_max: int = 60_000
+    poll_bytes_max: int = POLL_BYTES_MAX
 
     @property
     def kind(self) -> Literal["kafka"]:

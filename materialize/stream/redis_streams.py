@@ -31,6 +31,8 @@ from materialize.stream.log import (
 
 _BATCH_RECORDS = 1_000
 _WAITING_MAX = 10_000
+_TURN_RECORDS = 100
+"""Records of one write from an event loop, which stands still while they are encoded: some 2 ms."""
 
 
 def _monotonic_ms() -> int:
@@ -76,6 +78,7 @@ class RedisStreams:
             group,
             start=start,
             lease_ms=self._settings.lease_ms,
+            poll_bytes_max=self._settings.poll_bytes_max,
             clock_ms=self._clock_ms,
         )
 
@@ -206,6 +209,7 @@ class RedisAsyncPublisher:
         self._layout = Layout(settings.prefix)
         self._retention_records = settings.retention_records
         self._partitions: dict[str, int] = {}
+        self._looking_up = asyncio.Lock()
         self._waiting: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -228,7 +232,7 @@ class RedisAsyncPublisher:
 
     async def _write_all(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting, []
+            batch, self._waiting = self._waiting[:_TURN_RECORDS], self._waiting[_TURN_RECORDS:]
             for waiting, cause in zip(batch, await self._write(batch), strict=True):
                 if waiting.acknowledged.done():  # its caller was cancelled
                     continue
@@ -252,6 +256,9 @@ class RedisAsyncPublisher:
 
     async def _stream_for(self, topic: str, key: bytes) -> str:
         if topic not in self._partitions:
-            with translated():
-                self._partitions[topic] = partitions_in(topic, await self._client.hget(self._layout.topics, topic))
+            async with self._looking_up:  # one at a time: each takes a connection of its own
+                if topic not in self._partitions:
+                    with translated():
+                        stored = await self._client.hget(self._layout.topics, topic)
+                    self._partitions[topic] = partitions_in(topic, stored)
         return self._layout.stream(TopicPartition(topic, partition_of(key, self._partitions[topic])))

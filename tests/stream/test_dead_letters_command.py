@@ -19,7 +19,7 @@ from materialize.stream import DeadLetters, EventLog
 from materialize.stream.log import Record
 
 FLUSH_MS = 10_000
-BAD = (b"203.0.113.9", b"not json", "malformed_json")
+BAD = (b"203.0.113.9", b"not json", "malformed")
 EARLY = (b"203.0.113.8", b'{"event_id": "e"}', "invalid")
 
 
@@ -58,7 +58,7 @@ def call(environment: dict[str, str], *arguments: str) -> Result:
 @pytest.mark.usefixtures("log")
 def test_the_list_says_what_came_where_it_stood_and_why(environment: dict[str, str]) -> None:
     shown = call(environment, "list").output
-    assert "ad_events: 2 letters (1 malformed_json, 1 invalid)" in shown
+    assert "ad_events: 2 letters (1 malformed, 1 invalid)" in shown
     assert "account_events: 0 letters" in shown
     for text in ("1:0", "not json", "[why]", "2025-10-09 08:53:20"):
         assert text in shown
@@ -69,7 +69,10 @@ def test_the_list_is_filtered_and_can_be_read_by_programs(environment: dict[str,
     lines = call(environment, "list", "--json", "--reason", "invalid").output.splitlines()
     (letter,) = map(json.loads, lines)
     assert (letter["topic"], letter["partition"], letter["offset"]) == ("ad_events", 1, 1)
-    assert base64.b64decode(letter["value"]) == EARLY[1]
+    assert (base64.b64decode(letter["key"]), base64.b64decode(letter["value"])) == EARLY[:2]
+    assert letter["replayed"] is False
+    (newest,) = map(json.loads, call(environment, "list", "--json", "--limit", "1").output.splitlines())
+    assert newest == letter
 
 
 def test_a_replay_sends_what_was_asked_for_and_only_once(environment: dict[str, str], log: EventLog) -> None:
@@ -77,12 +80,32 @@ def test_a_replay_sends_what_was_asked_for_and_only_once(environment: dict[str, 
     assert "ad_events: 2 would be sent" in would
     assert log.size("ad_events") == 0
     assert (
-        "ad_events: 1 sent (1 malformed_json), 0 sent before"
-        in call(environment, "replay", "--topic", "ad_events", "--reason", "malformed_json").output
+        "ad_events: 1 sent (1 malformed), 0 sent before"
+        in call(environment, "replay", "--topic", "ad_events", "--reason", "malformed").output
     )
     assert "ad_events: 1 sent (1 invalid), 1 sent before" in call(environment, "replay").output
-    assert "ad_events: 0 sent, 2 sent before" in call(environment, "replay").output
-    assert sorted(record.value for record in log.tail("ad_events", 10)) == sorted([BAD[1], EARLY[1]])
+    again = call(environment, "replay").output
+    assert "ad_events: 0 sent, 2 sent before" in again
+    assert "0 letters sent in all" in again
+    assert sorted((r.key, r.value) for r in log.tail("ad_events", 10)) == sorted([BAD[:2], EARLY[:2]])
     assert "replayed" in call(environment, "list").output
+    assert all(json.loads(line)["replayed"] for line in call(environment, "list", "--json").output.splitlines())
     assert "ad_events: 2 sent" in call(environment, "replay", "--again").output
     assert log.size("ad_events") == 4
+
+
+def test_a_letter_at_the_place_of_another_one_is_not_taken_for_it(environment: dict[str, str], log: EventLog) -> None:
+    call(environment, "replay")
+    with closing(DeadLetters(log)) as letters:  # the topic was made again: its offsets began anew
+        letters.put(Record("ad_events", 1, 0, b"k", b"another one", 0), "invalid", "why", at_ms=1_760_000_000_001)
+    assert "ad_events: 1 sent (1 invalid), 2 sent before" in call(environment, "replay").output
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize("arguments", [[], ["list"], ["replay"]])
+def test_each_command_explains_itself(environment: dict[str, str], arguments: list[str]) -> None:
+    shown = call(environment, *arguments, "--help").output
+    assert "Usage" in shown
+    if arguments:
+        assert "--topic" in shown
+        assert "--reason" in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from actor_risk.local import wait_until
 from actor_risk.simulate import json_lines
 from materialize.definitions import JoinKey, StreamView
 from materialize.events import DEFAULT_SKEW_MS
+from materialize.kernel import KEEP_SLACK_MS
 from materialize.online import KeyEncoder, OnlineStoreError, decode_stream_row, encode_stream_row
 from materialize.stream import EventLogSettings, KafkaLogSettings, RedisLogSettings, TopicPartition, UnknownTopicError
 from materialize.stream.worker import StreamWorker
@@ -118,7 +120,7 @@ def test_records_that_are_no_events_go_to_the_dead_letters_and_the_others_count(
 ) -> None:
     good = [click_line(f"good-{i}", NOW_MS - i * 1_000) for i in range(6)]
     bad = {
-        "malformed_json": [b"", b"{", b"\xff\xfe", b'{"a" 1}', click_line("x", NOW_MS) + b" and more"],
+        "malformed": [b"", b"{", b"\xff\xfe", b'{"a" 1}', click_line("x", NOW_MS) + b" and more"],
         "invalid": [
             b"[]",
             b"null",
@@ -134,7 +136,7 @@ def test_records_that_are_no_events_go_to_the_dead_letters_and_the_others_count(
         ],
         "from_the_future": [click_line("x", NOW_MS + DEFAULT_SKEW_MS + 1)],
     }
-    mixed = [line for pair in zip(good, [*bad["malformed_json"], bad["invalid"][0]], strict=True) for line in pair]
+    mixed = [line for pair in zip(good, [*bad["malformed"], bad["invalid"][0]], strict=True) for line in pair]
     lines = [*mixed, *bad["invalid"][1:], *bad["from_the_future"], click_line("skewed", NOW_MS + DEFAULT_SKEW_MS)]
     publish(bench.log, "ad_events", lines, ["one-key"] * len(lines))
     with bench.worker(views, lambda: NOW_MS, group()) as worker:
@@ -236,15 +238,31 @@ def test_events_late_and_in_any_order_count_where_they_belong(
     assert_rows_hold_exactly(bench.client, bench.project, ad_views, {"ad_events": table}, NOW_MS)
 
 
-def test_an_event_too_old_for_any_window_is_counted_and_changes_nothing(bench: Bench, views: list[StreamView]) -> None:
+def test_an_event_too_old_for_any_window_is_put_aside(bench: Bench, views: list[StreamView]) -> None:
     ad_views = [view for view in views if view.topic == "ad_events"]
-    lines = [click_line("new", NOW_MS), click_line("ancient", NOW_MS - 9 * 86_400_000)]
-    publish(bench.log, "ad_events", lines, ["k", "k"])
+    reach_ms = max(max(view.spec.reach_ms, view.ttl_ms) for view in ad_views) + KEEP_SLACK_MS
+    lines = [
+        click_line("new", NOW_MS),
+        click_line("old", NOW_MS - reach_ms),
+        click_line("ancient", NOW_MS - reach_ms - 1),
+    ]
+    publish(bench.log, "ad_events", lines, ["k"] * len(lines))
     with bench.worker(ad_views, lambda: NOW_MS, group()) as worker:
-        run_until(worker, lambda: worker.counts.records == 2)
-        assert (worker.counts.folded, worker.counts.too_late) == (4, 4)
+        run_until(worker, lambda: worker.counts.records == len(lines))
+        assert worker.counts.dead_letters == {"too_late": 1}
+    (letter,) = bench.dead_letters.list("ad_events")
+    assert (letter.reason, letter.value) == ("too_late", lines[2])
     tables = {"ad_events": table_of(lines[:1])}
     assert_rows_hold_exactly(bench.client, bench.project, ad_views, tables, NOW_MS)
+
+
+def test_what_is_read_long_after_it_came_was_on_time(bench: Bench, views: list[StreamView]) -> None:
+    """A worker that was away for a month, or begins at the first record, puts nothing aside for its age."""
+    ad_views = [view for view in views if view.topic == "ad_events"]
+    publish(bench.log, "ad_events", [click_line("e", int(time.time() * 1000))], ["k"])
+    with bench.worker(ad_views, lambda: int(time.time() * 1000) + 30 * 86_400_000, group()) as worker:
+        run_until(worker, lambda: worker.counts.records == 1)
+        assert not worker.counts.dead_letters
 
 
 def test_two_workers_of_one_group_share_the_work_and_count_every_event_once(

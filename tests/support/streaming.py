@@ -13,6 +13,7 @@ from materialize.online import RowWriter
 from materialize.stream import (
     DeadLetters,
     EventLog,
+    EventLogConsumer,
     EventLogSettings,
     LogUnavailableError,
     open_event_log,
@@ -64,3 +65,12 @@ def run_until(worker: StreamWorker, is_done: Callable[[], bool], rounds_max: int
             return
         worker.run_once()
     raise AssertionError(f"not done after {rounds_max} micro-batches: {worker.counts}")
+
+
+def poll_until_assigned(consumer: EventLogConsumer, partitions: int, rounds_max: int = 1_000) -> None:
+    """Poll until the consumer has so many partitions; what it polled meanwhile is dropped."""
+    for _ in range(rounds_max):
+        consumer.poll(1, 50)
+        if len(consumer.assignment()) == partitions:
+            return
+    raise AssertionError(f"only {len(consumer.assignment())} of {partitions} partitions after {rounds_max} polls")

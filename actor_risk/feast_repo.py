@@ -55,6 +55,12 @@ def stream_views(store: FeatureStore) -> list[StreamView]:
     return [view for view in compiled if isinstance(view, StreamView)]
 
 
+def definitions_as_of_ms(store: FeatureStore) -> int:
+    """When a stream view of the registry was last changed, milliseconds UTC; 0 when nothing says."""
+    changed = [view.last_updated_timestamp for view in store.list_stream_feature_views()]
+    return max((round(when.timestamp() * 1_000) for when in changed if when is not None), default=0)
+
+
 def materialize(
     store: FeatureStore, start_ms: int, end_ms: int, views: list[str] | None, progress: ViewProgress
 ) -> list[str]:

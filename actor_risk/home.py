@@ -5,6 +5,7 @@
 <home>/models/      bundles
 <home>/valkey/      the embedded server                        REDIS_URL instead
 <home>/logs/        output of what runs in the background
+<home>/stream/      what stream commands and their workers say of themselves
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from feast import FeatureStore
+from typing import TYPE_CHECKING
 
 from actor_risk.errors import ActorRiskError
 from actor_risk.local import Valkey
-from materialize.definitions import open_feature_store
 from materialize.stream import EventLog, log_settings, open_event_log
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class Home:
     def logs(self) -> Path:
         return self.root / "logs"
 
+    @property
+    def stream(self) -> Path:
+        return self.root / "stream"
+
     def valkey(self, *, detached: bool = False) -> Valkey:
         """The embedded server of this home, not started."""
         return Valkey(self.root / "valkey", append_only=True, detached=detached)
@@ -74,6 +80,8 @@ class Home:
 
     def feature_store(self) -> FeatureStore:
         """The Feast store of the repository, with this home's registry and Redis."""
+        from materialize.definitions import open_feature_store  # brings Feast, whose import takes seconds
+
         return open_feature_store(self.feature_repo, self.registry, self.redis_url())
 
     def environment(self) -> dict[str, str]:

@@ -1,12 +1,8 @@
-"""`simulate` and `stream`: events, and what folds them into rows."""
+"""`simulate`: events of a made-up world."""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-
 import click
-from rich.live import Live
 
 from actor_risk.cli._shared import console, home, now_ms, progress_bar
 
@@ -43,47 +39,3 @@ def simulate(days: int, seed: int, live: bool) -> None:
                 task = progress.add_task(f"publish {topic}", total=table.num_rows)
                 publish_table(log, topic, table, lambda sent, task=task: progress.update(task, completed=sent))  # type: ignore[misc]
         log.close()
-
-
-@click.command()
-@click.option("--group", default="materialize", show_default=True, help="Consumer group; workers of one share topics.")
-@click.option(
-    "--from",
-    "start",
-    type=click.Choice(["earliest", "latest"]),
-    default="earliest",
-    show_default=True,
-    help="Where a group begins that has never committed.",
-)
-@click.option("--status-file", type=click.Path(path_type=Path), help="Kept up to date with what the worker has done.")
-def stream(group: str, start: str, status_file: Path | None) -> None:
-    """Fold the event log into online rows until Ctrl-C or SIGTERM, which finish the batch and commit.
-
-    Every event counts once, through crashes and restarts: a row knows the offsets that it has applied.
-    """
-    from actor_risk.worker_process import run_worker, stop_on_signals, write_status
-    from materialize.stream.worker import WorkerCounts
-
-    shown = console()
-    stop = stop_on_signals()
-    began = time.monotonic()
-
-    def line(counts: WorkerCounts) -> str:
-        rate = counts.records / max(time.monotonic() - began, 1e-9)
-        dead = sum(counts.dead_letters.values())
-        return f"{counts.records:,} events ({rate:,.0f}/s), {counts.replayed:,} replayed, {dead:,} dead letters"
-
-    def tell(counts: WorkerCounts) -> None:
-        write_status(status_file, counts)
-        live.update(line(counts))
-
-    with Live("waiting for partitions …", console=shown, transient=not shown.is_terminal) as live:
-        counts = run_worker(
-            home(),
-            group,
-            "latest" if start == "latest" else "earliest",
-            lambda counts: write_status(status_file, counts),
-            tell,
-            stop,
-        )
-    shown.print(f"stopped: {line(counts)}")

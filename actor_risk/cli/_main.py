@@ -17,7 +17,7 @@ COMMANDS = {
     "simulate": ("_events", "Make labelled history, and optionally live events."),
     "apply": ("_features", "Put the feature repository into the registry."),
     "backfill": ("_features", "Write online rows from history."),
-    "stream": ("_events", "Fold the event log into online rows."),
+    "stream": ("_stream", "Fold the event log into online rows."),
     "dead-letters": ("_dead_letters", "Look at events that could not be used, and send them again."),
     "train": ("_models", "Build a training set, train, publish, make it champion."),
     "serve": ("_serving", "Run the scoring application."),
@@ -45,6 +45,8 @@ class _Lazy(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise  # click's own: what follows would import everything to find out
         except Exception as error:
             if isinstance(error, (ActorRiskError, LocalRuntimeError, *_own_errors())):
                 raise click.ClickException(str(error)) from error

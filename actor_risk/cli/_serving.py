@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from actor_risk.cli._shared import console, home
+from actor_risk.cli._shared import console, home, stop_on_signals
 
 DEFAULT_PORT = 8000
 
@@ -27,7 +27,6 @@ def serve(port: int, config: Path) -> None:
     Serves the champion of every model in the store. For a running Ray cluster: `serve deploy ray_config.yaml`.
     """
     from actor_risk.serving_process import ServingProcess, write_config
-    from actor_risk.worker_process import stop_on_signals
     from models import CHAMPION, ModelStore
 
     here = home()

@@ -1,11 +1,13 @@
-"""What several commands need: the home, the console, and a progress bar."""
+"""What several commands need: the home, the console, a progress bar, and how they are stopped."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from threading import Event as ThreadEvent
 
 import click
 from rich.console import Console
@@ -61,3 +63,17 @@ class Instant(click.ParamType[int]):
 def now_ms() -> int:
     """The wall clock, milliseconds UTC."""
     return round(datetime.now(UTC).timestamp() * 1000)
+
+
+def stop_on_signals() -> ThreadEvent:
+    """An event that the first SIGTERM or SIGINT sets; the second one raises KeyboardInterrupt."""
+    stop = ThreadEvent()
+
+    def ask(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    return stop

@@ -26,8 +26,8 @@ from actor_risk.publishing import publish_table
 from actor_risk.scoring_client import Answer, ask, show
 from actor_risk.serving_process import ServingProcess, choose_port, write_config
 from actor_risk.simulate import write
+from actor_risk.streaming.background import StreamProcess
 from actor_risk.training import Published, build_training_set, train_and_publish
-from actor_risk.worker_process import WorkerProcess
 from materialize.stream import EventLog
 from models import CHAMPION
 
@@ -106,9 +106,9 @@ def _features(home: Home, shown: Console) -> FeatureStore:
     return store
 
 
-def _worker(home: Home, running: ExitStack) -> WorkerProcess:
+def _worker(home: Home, running: ExitStack) -> StreamProcess:
     """Started early, so that it is there when the live events are: a group of its own, from now on."""
-    worker = WorkerProcess(home, f"demo-{uuid.uuid4().hex[:12]}", "latest")
+    worker = StreamProcess(home, f"demo-{uuid.uuid4().hex[:12]}", "latest")
     running.callback(worker.stop)
     return worker
 
@@ -174,7 +174,7 @@ def _await_serving(serving: ServingProcess, shown: Console) -> None:
         shown.print(f"  [yellow]note:[/] {note}")
 
 
-def _live_events(log: EventLog, scenario: Scenario, worker: WorkerProcess, shown: Console) -> int:
+def _live_events(log: EventLog, scenario: Scenario, worker: StreamProcess, shown: Console) -> int:
     _step(shown, 6, "Stream: live events through the log into Redis")
     worker.wait_until_ready()
     published = 0
@@ -196,7 +196,7 @@ def _live_events(log: EventLog, scenario: Scenario, worker: WorkerProcess, shown
 
 
 def _questions(
-    url: str, burst: Burst, log: EventLog, worker: WorkerProcess, published: int, shown: Console
+    url: str, burst: Burst, log: EventLog, worker: StreamProcess, published: int, shown: Console
 ) -> tuple[Answer, Answer]:
     _step(shown, 7, "Scores: a click of the same actors, before and after a burst of abuse")
     published += _impression(log, burst)

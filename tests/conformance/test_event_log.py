@@ -235,6 +235,48 @@ def test_two_consumers_share_the_partitions_and_never_read_the_same_one(
     assert sorted(int(r.value) for r in seen) == list(range(400))
 
 
+def test_a_consumer_that_is_kept_alive_reads_nothing_twice_and_leaves_nothing_out(
+    log: EventLog, topic: str, join: Callable[[], EventLogConsumer]
+) -> None:
+    append(log, topic, numbered(200))
+    consumer = join()
+    records: list[Record] = []
+
+    def poll_now_and_then() -> bool:
+        for _ in range(2):
+            consumer.keep_alive(20)
+        records.extend(consumer.poll(30, 200))
+        return len(records) >= 200
+
+    wait_until(poll_now_and_then, DEADLINE_S, "all records have been read", interval_s=0)
+    append(log, topic, numbered(50, first=200))
+    consumer.keep_alive(20)
+    records.extend(read(consumer, 50))
+    for partition in by_partition(records).values():
+        offsets = [r.offset for r in partition]
+        assert offsets == sorted(set(offsets))
+    assert sorted(int(r.value) for r in records) == list(range(250))
+
+
+def test_a_consumer_that_is_only_kept_alive_lets_others_have_their_share(
+    log: EventLog, topic: str, join: Callable[[], EventLogConsumer]
+) -> None:
+    append(log, topic, numbered(100))
+    waiting, newcomer = join(), join()
+    records = read(waiting, 100)
+
+    def is_shared() -> bool:
+        waiting.keep_alive(50)
+        newcomer.poll(100, 50)
+        return len(waiting.assignment()) == len(newcomer.assignment()) == 2
+
+    wait_until(is_shared, DEADLINE_S, "each consumer has two partitions", interval_s=0)
+    theirs = {p: offset for p, offset in next_offsets(records).items() if p in newcomer.assignment()}
+    with pytest.raises(CommitRejectedError):
+        waiting.commit(theirs)
+    waiting.commit({p: offset for p, offset in next_offsets(records).items() if p in waiting.assignment()})
+
+
 def test_a_consumer_that_leaves_hands_over_its_partitions(
     log: EventLog, topic: str, join: Callable[[], EventLogConsumer]
 ) -> None:

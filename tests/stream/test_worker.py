@@ -6,8 +6,9 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
+from itertools import pairwise
 from threading import Event as ThreadEvent
 from threading import Thread
 from typing import Any
@@ -22,9 +23,19 @@ from actor_risk.simulate import json_lines
 from materialize.definitions import JoinKey, StreamView
 from materialize.events import DEFAULT_SKEW_MS
 from materialize.kernel import KEEP_SLACK_MS
-from materialize.online import KeyEncoder, OnlineStoreError, decode_stream_row, encode_stream_row
+from materialize.online import (
+    EventsByRow,
+    FoldOutcome,
+    KeyEncoder,
+    OnlineStoreError,
+    OnlineStoreUnavailableError,
+    RowFolder,
+    RowWriter,
+    decode_stream_row,
+    encode_stream_row,
+)
 from materialize.stream import EventLogSettings, KafkaLogSettings, RedisLogSettings, TopicPartition, UnknownTopicError
-from materialize.stream.worker import StreamWorker
+from materialize.stream.worker import StreamWorker, WorkerSettings
 from tests.support.rows import assert_rows_hold_exactly
 from tests.support.streaming import Bench, open_bench, run_until
 from tests.support.views import SPEC, stream_view
@@ -377,3 +388,73 @@ def test_a_batch_that_is_tried_twice_leaves_each_dead_letter_once(
             run_until(worker, lambda: worker.counts.folded >= 4)
             assert sum(worker.counts.dead_letters.values()) == 2
         assert opened.dead_letters.count("ad_events") == 2
+
+
+def test_what_is_taken_at_once_is_bounded_in_records_and_in_bytes(bench: Bench, views: list[StreamView]) -> None:
+    lines = [click_line(f"{i}", NOW_MS - i) for i in range(20)]
+    publish(bench.log, "ad_events", lines, ["k"] * 20)
+    settings = WorkerSettings(batch_records_max=15, batch_bytes_max=4 * len(lines[0]))
+    taken: list[int] = []
+    with bench.worker(views, lambda: NOW_MS, group(), settings) as worker:
+        run_until(worker, lambda: bool(taken.append(worker.counts.records)) or worker.counts.records == 20)
+    sizes = [after - before for before, after in pairwise(taken)]
+    assert 1 <= max(sizes) <= 4
+
+
+def test_an_event_larger_than_a_batch_may_be_is_a_batch_of_its_own(bench: Bench, views: list[StreamView]) -> None:
+    publish(bench.log, "ad_events", [click_line(f"{i}", NOW_MS - i) for i in range(3)], ["k"] * 3)
+    with bench.worker(views, lambda: NOW_MS, group(), WorkerSettings(batch_bytes_max=1)) as worker:
+        run_until(worker, lambda: worker.counts.records == 3)
+
+
+class WriterInAnOutage(RowWriter):
+    """Writes nothing until it is over."""
+
+    is_over = False
+
+    def fold_events(self, view: StreamView, folder: RowFolder, events: EventsByRow) -> FoldOutcome:
+        if not self.is_over:
+            raise OnlineStoreUnavailableError("the server is away")
+        return super().fold_events(view, folder, events)
+
+
+def test_a_worker_that_cannot_write_reads_nothing_more_and_says_why(bench: Bench, views: list[StreamView]) -> None:
+    ad_views = [view for view in views if view.topic == "ad_events"]
+    lines = [click_line(f"{i}", NOW_MS - i) for i in range(100)]
+    publish(bench.log, "ad_events", lines, ["k"] * 100)
+    settings = WorkerSettings(batch_records_max=10, retry_first_s=0.01, retry_max_s=0.01, keep_alive_every_s=0.01)
+    writer, stop = WriterInAnOutage(bench.client), ThreadEvent()
+    with closing(bench.log.consumer(["ad_events"], group())) as consumer:
+        letters = bench.dead_letters
+        worker = StreamWorker(bench.project, ad_views, consumer, writer, letters, lambda: NOW_MS, settings)
+        thread = Thread(target=worker.run, args=(stop,))
+        thread.start()
+        try:
+            wait_until(lambda: worker.counts.retries >= 5, DEADLINE_S, "it tries again")
+            assert (worker.state, worker.trouble, worker.counts.records) == ("retrying", "the server is away", 0)
+            writer.is_over = True
+            wait_until(lambda: worker.counts.records == 100, DEADLINE_S, "it goes on by itself")
+            wait_until(lambda: (worker.state, worker.trouble) == ("idle", ""), DEADLINE_S, "all is well again")
+        finally:
+            stop.set()
+            thread.join()
+    assert_rows_hold_exactly(bench.client, bench.project, ad_views, {"ad_events": table_of(lines)}, NOW_MS)
+
+
+def test_a_worker_measures_its_batches_how_fresh_they_are_and_how_far_it_is_behind(
+    bench: Bench, views: list[StreamView]
+) -> None:
+    publish(bench.log, "ad_events", [click_line(f"{i}", NOW_MS - 10_000) for i in range(200)], ["k"] * 200)
+    settings = WorkerSettings(lag_every_s=0)
+    with bench.worker(views, lambda: NOW_MS, group(), settings) as worker:
+        stop = ThreadEvent()
+        worker.run(stop, lambda counts: stop.set() if counts.records == 200 else None)
+    measures = worker.measures
+    batches = sum(measures.batch_s.counts)
+    assert sum(measures.batch_records.counts) == batches
+    assert measures.batch_records.total == 200
+    assert sum(measures.since_event_s.counts) == sum(measures.since_log_s.counts) == 200
+    assert measures.since_event_s.total == pytest.approx(200 * 10.0)
+    assert measures.event_time_ahead_s == pytest.approx(-10.0)
+    assert all(sum(measures.stage_s[stage].counts) >= batches for stage in ("poll", "decode", "fold", "commit"))
+    assert set(measures.lag.values()) == {0}

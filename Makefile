@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test check soak kafka lock clean
+.PHONY: help demo test check soak kafka bench-peers lock clean
 
 help:
 	@echo "make demo                  the whole job on this machine; Ctrl-C stops it"
@@ -14,6 +14,7 @@ help:
 	@echo "make check                 lint, types and import rules only"
 	@echo "make soak                  the long tortures"
 	@echo "make kafka                 a local Apache Kafka broker; then export the line that it prints"
+	@echo "make bench-peers           what the benchmarks compare with and nothing else needs"
 	@echo "make lock                  pin the dependencies of pyproject.toml anew"
 
 demo: $(INSTALLED)
@@ -34,6 +35,9 @@ soak: $(INSTALLED)
 kafka: $(INSTALLED)
 	@$(BIN)/python -m actor_risk.local.kafka up
 
+bench-peers: $(INSTALLED)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target .bench-peers --require-hashes -r bench/peers/requirements.lock
+
 $(INSTALLED): requirements.lock bootstrap.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name it with make PYTHON=…")'
 	@echo "making .venv (once) …"
@@ -47,7 +51,8 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 lock: $(INSTALLED)
 	$(UV_COMPILE) --all-extras -o requirements.lock pyproject.toml
 	echo uv | $(UV_COMPILE) -o bootstrap.lock -
+	$(UV_COMPILE) -o bench/peers/requirements.lock bench/peers/requirements.in
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .bench-peers
 	find materialize models -name __pycache__ -prune -exec rm -rf {} +

@@ -1,227 +1,361 @@
-"""The stream worker on real Kafka and Valkey: how many events a second it folds into rows, and how soon they count.
+"""Kafka to Redis: one worker, two workers, how fresh rows are, and Quix Streams on the same events and broker.
 
-One worker, three views of 8 aggregations each. Before anything is told, the rows that were made are compared with the
-point-in-time values of all events. There is no peer here yet.
+Before anything is timed, the rows that a worker writes are compared with the naive oracle and with what Quix Streams
+makes of the same events. `--short` is for tries: a part of the events and of the time.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
-import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import redis
 
 from actor_risk.local import Kafka, Valkey, default_cache
 from bench.bars import Bar, Findings
-from bench.events import BATCH_EVENTS, KEYS, SOME_KEYS, draw_batches, fold_views
+from bench.events import KEYS, MANY_KEYS, SOME_KEYS, WINDOW, Population, fold_views
+from bench.fold import PROJECT
+from bench.peers.quix_windows import merged, quix_windows
 from bench.report import report
-from bench.timing import WrongValuesError, rounded
-from materialize.events import AD_EVENTS, Columns
-from materialize.kernel import read_windows, values_as_of
-from materialize.online import KeyEncoder, RedisSettings, RowWriter, connect, decode_stream_row
-from materialize.stream import DeadLetters, log_settings, open_event_log
-from materialize.stream.worker import StreamWorker, WorkerSettings
+from bench.stream_events import (
+    CYCLE_EVENTS,
+    PROBES_MAX,
+    Events,
+    draw_events,
+    preload,
+    probe_key,
+    record,
+    sending,
+)
+from bench.stream_worker import DONE_TIMEOUT_S, START_TIMEOUT_S, Running, cpu_seconds, wait_for, workers
+from bench.timing import WrongValuesError, rounded, same_values
+from materialize.definitions import StreamView
+from materialize.events import AD_EVENTS, columns_from_events, decode_event
+from materialize.online import KeyEncoder, ReadCounts, view_reader
+from materialize.stream import EventLog, KafkaLogSettings, UnknownTopicError, open_event_log
+from tests.kernel.oracle import OracleEvent, oracle_values
 
-PROJECT, GROUP = "bench", "bench"
+QUIX_TOPIC = "quix_events"
 PARTITIONS = 4
-WARM_BATCHES, DRAINED_BATCHES = 4, 40
-FRESH_EVENTS_PER_S, FRESH_S, PROBE_EVERY = 5_000, 20, 50
-COMPARED_ENTITIES = 50
-READY_S = 60.0
+RATE, FRESH_RATE = 20_000, 5_000
+TIMED_SHARE = 0.85
+"""Rates are taken until so much is done: until then every worker has work, however uneven its partitions are."""
+
+CHECKED_EVENTS = 4_000
+PROBE_EVERY = 25
+WARM_PROBES = 20
+SETTLE_S = 5.0
+ENTITIES_CHECKED = 400
+MINUTE_MS = 60_000
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much a run takes."""
+
+    preloaded: int
+    quix: int
+    seconds: float
+
+
+FULL = Scale(preloaded=1_200_000, quix=60_000, seconds=60.0)
+SHORT = Scale(preloaded=400_000, quix=10_000, seconds=8.0)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a benchmark runs."""
+    """Where the benchmark runs. `pids`: the servers that are ours, by name."""
 
+    servers: str
     redis_url: str
-    kafka_servers: str
+    client: redis.Redis
+    log: EventLog
+    pids: Mapping[str, int]
+    scale: Scale
 
 
 def run(as_json: bool) -> None:
-    """Drain a full topic, compare the rows, then measure how soon an event is in its row at a steady rate."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ar-")))
-        valkey = stack.enter_context(Valkey(folder / "valkey"))
-        servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-        if not servers:
-            servers = stack.enter_context(
-                Kafka(folder / "kafka", default_cache(Path.cwd(), os.environ))
-            ).bootstrap_servers
-        stage = Stage(valkey.url, servers)
-        found = _drained(stage) | _fresh(stage)
+    """Compare the values, then time."""
+    scale = SHORT if "--short" in sys.argv else FULL
+    with _stage(scale) as stage:
+        found = _values(stage) | _quix(stage)
+        found |= _drained(stage, "", SOME_KEYS, 1) | _drained(stage, "two_workers_", SOME_KEYS, 2)
+        found |= _drained(stage, "many_keys_", MANY_KEYS, 1)
+        found |= _sustained(stage) | _freshness(stage)
+    figures = found.figures
+    figures["quix_speedup"] = rounded(figures["events_per_s"] / figures["quix_events_per_s"])
+    figures["two_workers_speedup"] = rounded(figures["two_workers_events_per_s"] / figures["events_per_s"])
     bars = [
-        Bar("events_per_s", found.figures["events_per_s"], 20_000),
-        Bar("freshness_p50_ms", found.figures["freshness_p50_ms"], 60, at_most=True),
-        Bar("freshness_p99_ms", found.figures["freshness_p99_ms"], 250, at_most=True),
+        Bar("events_per_s", figures["events_per_s"], 20_000),
+        Bar("sustained_events_per_s", figures["sustained_events_per_s"], 0.99 * RATE),
+        Bar("lag_growth", figures["lag_growth"], RATE / 20, at_most=True),
+        Bar("freshness_p50_ms", figures["freshness_p50_ms"], 60, at_most=True),
+        Bar("freshness_p99_ms", figures["freshness_p99_ms"], 250, at_most=True),
+        Bar("quix_speedup", figures["quix_speedup"], 2),
+        Bar("two_workers_speedup", figures["two_workers_speedup"], 1.5),
     ]
-    report("stream", found.as_report(bars), as_json)
+    report("stream" if scale is FULL else "stream-short", found.as_report(bars), as_json)
 
 
-def _drained(stage: Stage) -> Findings:
-    """A topic that is full already: what one worker takes when it never waits for an event."""
-    batches = _drawn(WARM_BATCHES + DRAINED_BATCHES, seed=21)
-    log = open_event_log(log_settings(stage.redis_url, stage.kafka_servers))
-    with closing(log):
-        log.delete_topics([AD_EVENTS])
-        log.ensure_topics([AD_EVENTS], partitions=PARTITIONS)
-        _produce(log, batches)
-        worker, client = _worker(stage, log)
-        with closing(client):
-            _take(worker, WARM_BATCHES * BATCH_EVENTS)
-            already, began, cpu = worker.counts.records, time.perf_counter(), time.process_time()
-            _take(worker, len(batches) * BATCH_EVENTS)
-            seconds, taken = time.perf_counter() - began, worker.counts.records - already
-            cpu_s = time.process_time() - cpu
-            compared = _check(client, batches)
-    if worker.counts.dead_letters or worker.counts.duplicates:
-        raise WrongValuesError(f"the worker did not take every event: {worker.counts}")
-    notes: dict[str, object] = {"values_compared": compared, "drained_events": taken, "worker_cpu_s": round(cpu_s, 2)}
-    return Findings({"events_per_s": rounded(taken / seconds)}, {}, notes)
-
-
-def _fresh(stage: Stage) -> Findings:
-    """At a steady rate: from handing an event to the producer to reading a row that has it."""
-    log = open_event_log(log_settings(stage.redis_url, stage.kafka_servers))
-    ready, stop = multiprocessing.get_context("spawn").Event(), multiprocessing.get_context("spawn").Event()
-    child = multiprocessing.get_context("spawn").Process(target=_work, args=(stage, ready, stop), daemon=True)
-    with closing(log), closing(connect(RedisSettings(stage.redis_url))) as client:
-        child.start()
-        try:
-            if not ready.wait(READY_S):
-                raise WrongValuesError("the worker was not ready in time")
-            sent: dict[bytes, int] = {}
-            producing = threading.Thread(target=_produce_steadily, args=(log, sent))
-            producing.start()
-            waits_ms = _watch(client, sent, producing)
-            producing.join()
-        finally:
-            stop.set()
-            child.join(30)
-    waits_ms = waits_ms[len(waits_ms) // 10 :]  # the first tenth warms up
-    cuts = statistics.quantiles(waits_ms, n=100)
-    figures = {"freshness_p50_ms": rounded(cuts[49]), "freshness_p99_ms": rounded(cuts[98])}
-    return Findings(figures, {}, {"freshness_probes": len(waits_ms), "freshness_max_ms": rounded(max(waits_ms))})
-
-
-def _work(stage: Stage, ready: Any, stop: Any) -> None:
-    """The worker's process."""
-    log = open_event_log(log_settings(stage.redis_url, stage.kafka_servers))
-    worker, _ = _worker(stage, log, start="latest", group="fresh")
-    worker.run(stop, on_ready=lambda _: ready.set())
-
-
-def _worker(stage: Stage, log: Any, start: Any = "earliest", group: str = GROUP) -> tuple[StreamWorker, redis.Redis]:
-    client = connect(RedisSettings(stage.redis_url))
-    consumer = log.consumer([AD_EVENTS], group, start)
-    far_ms = 10 * 365 * 86_400_000  # the drawn events have times of their own
-    settings = WorkerSettings(skew_ms=far_ms)
-    worker = StreamWorker(PROJECT, fold_views(), consumer, RowWriter(client), DeadLetters(log), _now_ms, settings)
-    return worker, client
-
-
-def _take(worker: StreamWorker, records: int) -> None:
-    while worker.counts.records < records:
-        worker.run_once()
-
-
-def _produce(log: Any, batches: Sequence[Columns]) -> None:
-    with closing(log.producer()) as producer:
-        for batch in batches:
-            for event in _events(batch):
-                producer.send(AD_EVENTS, event["ip"].encode(), msgspec.json.encode(event))
-            producer.flush(60_000)
-
-
-def _drawn(count: int, seed: int) -> list[Columns]:
-    """Micro-batches that fit the topic's schema, in which milliseconds are whole."""
-    drawn = draw_batches(SOME_KEYS, count, seed)
-    return [{**batch, "ms_since_impression": np.floor(batch["ms_since_impression"])} for batch in drawn]
-
-
-def _events(batch: Columns) -> list[dict[str, Any]]:
-    """The batch as events of the topic's schema."""
-    names = ["event_id", "event_time", *KEYS, "amount_usd", "ms_since_impression"]
-    columns = [batch[name].tolist() for name in names]
-    events = [{n: v for n, v in zip(names, row, strict=True) if v == v} for row in zip(*columns, strict=True)]
-    for event in events:
-        event |= {"event_type": "click", "creator_id": "creator"}
-        if "ms_since_impression" in event:
-            event["ms_since_impression"] = int(event["ms_since_impression"])
-    return events
-
-
-def _produce_steadily(log: Any, sent: dict[bytes, int]) -> None:
-    """FRESH_EVENTS_PER_S for FRESH_S; of every PROBE_EVERY-th event, which has an IP of its own, when it was sent."""
-    template = _events(_drawn(1, seed=22)[0])
-    began = time.perf_counter()
-    with closing(log.producer()) as producer:
-        for i in range(FRESH_EVENTS_PER_S * FRESH_S):
-            event = {**template[i % len(template)], "event_id": f"fresh_{i}", "event_time": _now_ms()}
-            if i % PROBE_EVERY == 0:
-                event["ip"] = f"probe_{i}"
-            value = msgspec.json.encode(event)
-            if i % PROBE_EVERY == 0:
-                sent[event["ip"].encode()] = time.perf_counter_ns()
-            producer.send(AD_EVENTS, event["ip"].encode(), value)
-            ahead_s = began + i / FRESH_EVENTS_PER_S - time.perf_counter()
-            if ahead_s > 0:
-                time.sleep(ahead_s)
-        producer.flush(60_000)
-
-
-def _watch(client: redis.Redis, sent: dict[bytes, int], producing: threading.Thread) -> list[float]:
-    """Milliseconds from sending each probe to reading its row."""
-    view = fold_views()[0]
-    encoder = KeyEncoder(PROJECT, view.name, view.join_keys)
-    waits_ms: list[float] = []
-    seen: set[bytes] = set()
-    deadline = time.monotonic() + FRESH_S + READY_S
-    while time.monotonic() < deadline:
-        waiting = [ip for ip in list(sent) if ip not in seen]
-        if not waiting and not producing.is_alive():
-            return waits_ms
-        rows = client.mget(encoder.keys([(ip.decode(),) for ip in waiting])) if waiting else []
-        now_ns = time.perf_counter_ns()
-        for ip, row in zip(waiting, rows, strict=True):
-            if row is not None:
-                seen.add(ip)
-                waits_ms.append((now_ns - sent[ip]) / 1e6)
-        time.sleep(0.002)
-    raise WrongValuesError(f"{len(sent) - len(seen)} probes never came into their rows")
-
-
-def _check(client: redis.Redis, batches: Sequence[Columns]) -> int:
-    """Rows of some entities of each view are what all events give, as of the newest."""
-    columns = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    as_of_ms = int(columns["event_time"].max())
-    compared = 0
+def _values(stage: Stage) -> Findings:
+    """What a scoring read gives after a worker has folded some events is the oracle's, and what Quix Streams' tiles
+    merge to."""
+    events = draw_events(SOME_KEYS, CHECKED_EVENTS, seed=1)
+    now_ms = _now_ms()
+    first_ms = now_ms - 90 * MINUTE_MS
+    with _topics(stage):
+        preload(stage.servers, [AD_EVENTS, QUIX_TOPIC], events, CHECKED_EVENTS, first_ms, now_ms)
+        with workers(1, stage.servers, stage.redis_url, _group()) as [worker]:
+            wait_for("the events are folded", lambda: worker.records >= CHECKED_EVENTS, START_TIMEOUT_S)
+            assert worker.dead_letters.value == 0
+        with quix_windows(stage.servers, QUIX_TOPIC, tiles_of=CHECKED_EVENTS) as quix:
+            if not quix.tiles.poll(START_TIMEOUT_S):
+                raise TimeoutError("Quix Streams did not take the events")
+            tiles = _tiles(quix.tiles.recv())
+    expected = _oracle_events(events, first_ms, now_ms)
+    compared = {"oracle": 0, "quix": 0}
     for view in fold_views():
-        seen = view.events(columns)
-        entities, codes = np.unique(seen.keys[0].astype(str), return_inverse=True)
-        asked = np.arange(0, len(entities), max(len(entities) // COMPARED_ENTITIES, 1))
-        times = np.full(len(asked), as_of_ms)
-        expected, _, _ = values_as_of(view.spec, codes.astype(np.int64), seen.block, asked, times)
-        encoder = KeyEncoder(PROJECT, view.name, view.join_keys)
-        rows = client.mget(encoder.keys([(entities[i],) for i in asked]))
-        for wanted, row in zip(expected, rows, strict=True):
-            found = read_windows(view.spec, decode_stream_row(view.spec, row).state, as_of_ms).values
-            if not np.allclose(found, wanted, rtol=1e-9, atol=1e-9, equal_nan=True):
-                raise WrongValuesError(f"{view.name}: {found} for {wanted}")
-            compared += len(found)
-    return compared
+        name = view.join_keys[0].name
+        entities = sorted(expected[name])[:: max(len(expected[name]) // ENTITIES_CHECKED, 1)]
+        ours = _read(stage, view, entities, now_ms)
+        wanted = [oracle_values(view.spec, expected[name][entity], now_ms) for entity in entities]
+        compared["oracle"] += same_values(f"{view.name} and the oracle", ours, _numbers(view, wanted), rtol=1e-9)
+        theirs = [_window(tiles[name, entity], now_ms) for entity in entities]
+        known = np.array([any(value is not None for value in values) for values in wanted if values is not None])
+        if len(known) == len(entities):
+            compared["quix"] += same_values(
+                f"{view.name} and Quix Streams", ours[known], _numbers(view, theirs)[known], rtol=1e-6
+            )
+    stage.client.flushall()
+    return Findings({}, {}, {"values_compared": compared})
+
+
+def _drained(stage: Stage, name: str, population: Population, count: int) -> Findings:
+    """How fast a preloaded topic is folded, from when every worker works until TIMED_SHARE of it is done."""
+    total = stage.scale.preloaded
+    events = draw_events(population, min(CYCLE_EVENTS, total), seed=2)
+    with _topics(stage):
+        last_ms = _now_ms()
+        preload(stage.servers, [AD_EVENTS], events, total, last_ms - MINUTE_MS, last_ms)
+        with workers(count, stage.servers, stage.redis_url, _group()) as running:
+            began = wait_for("they work", lambda: all(w.records > 0 for w in running), START_TIMEOUT_S)
+            first, used = _done(running), _cpu(stage, running)
+            ended = wait_for("it is done", lambda: _done(running) >= TIMED_SHARE * total, DONE_TIMEOUT_S)
+            taken, spent = _done(running) - first, _cpu(stage, running)
+            assert not any(worker.dead_letters.value for worker in running)
+    stage.client.flushall()
+    cores = {who: rounded((spent[who] - used[who]) / (ended - began)) for who in spent}
+    figures = {f"{name}events_per_s": rounded(taken / (ended - began))}
+    if count == 1:
+        figures[f"{name}events_per_cpu_s"] = rounded(taken / (spent["worker_0"] - used["worker_0"]))
+    return Findings(figures, {}, {f"{name or 'one_worker_'}cores_used": cores})
+
+
+def _sustained(stage: Stage) -> Findings:
+    """RATE events/s sent for a while: what is folded of it, and how far the worker is behind at the end and before."""
+    events = draw_events(SOME_KEYS, CYCLE_EVENTS, seed=3)
+    seconds = stage.scale.seconds
+    with _topics(stage), workers(1, stage.servers, stage.redis_url, _group()) as [worker]:
+        _warm(stage, worker, events)
+        warm = worker.records
+        with sending(stage.servers, events, RATE, seconds + SETTLE_S) as sent:
+            wait_for("events are sent", lambda: sent.sent.value > 0, START_TIMEOUT_S)
+            time.sleep(SETTLE_S)
+            began, first, first_sent = time.monotonic(), worker.records, sent.sent.value
+            lags = []
+            while time.monotonic() < began + seconds - 0.5:
+                lags.append(sent.sent.value - (worker.records - warm))
+                time.sleep(0.02)
+            elapsed, taken = time.monotonic() - began, worker.records - first
+            offered = (sent.sent.value - first_sent) / elapsed
+        assert worker.dead_letters.value == 0
+    stage.client.flushall()
+    tenth = max(len(lags) // 6, 1)
+    before, after = statistics.median(lags[:tenth]), statistics.median(lags[-tenth:])
+    figures = {"sustained_events_per_s": rounded(taken / elapsed), "lag_growth": float(round(after - before))}
+    notes: dict[str, object] = {"sustained_offered_per_s": rounded(offered), "lag_at_start_and_end": [before, after]}
+    return Findings(figures, {}, notes)
+
+
+def _freshness(stage: Stage) -> Findings:
+    """At FRESH_RATE events/s: from the moment of sending until a read of the rows of all three views has the event."""
+    events = draw_events(SOME_KEYS, CYCLE_EVENTS, seed=4)
+    with _topics(stage), workers(1, stage.servers, stage.redis_url, _group()) as [worker]:
+        _warm(stage, worker, events)
+        with sending(stage.servers, events, FRESH_RATE, stage.scale.seconds, PROBE_EVERY) as sent:
+            taken_ms = _watch(stage, sent.probes, stage.scale.seconds)
+    stage.client.flushall()
+    counted = taken_ms[WARM_PROBES:]
+    p50, p90, p99 = (rounded(float(np.quantile(counted, q))) for q in (0.5, 0.9, 0.99))
+    notes: dict[str, object] = {"freshness_events": len(counted)}
+    return Findings({"freshness_p50_ms": p50, "freshness_p99_ms": p99}, {"freshness_ms": {"p90": p90}}, notes)
+
+
+def _watch(stage: Stage, probes: Sequence[int], seconds: float) -> list[float]:
+    """Milliseconds from the sending of each probe, in order, to a read that has it in every view."""
+    views = [(view, KeyEncoder(PROJECT, view.name, view.join_keys)) for view in fold_views()]
+    readers, counts = [view_reader(view, range(len(view.fields))) for view, _ in views], ReadCounts()
+    waiting: dict[int, list[bytes]] = {}
+    taken: dict[int, float] = {}
+    following, deadline = 0, time.monotonic() + START_TIMEOUT_S + seconds
+    while time.monotonic() < deadline:
+        while following < PROBES_MAX and probes[following]:
+            if not following:
+                deadline = time.monotonic() + 2 * seconds
+            waiting[following] = [encoder.key([probe_key(following)]) for _, encoder in views]
+            following += 1
+        keys = [key for probe in waiting.values() for key in probe]
+        rows = stage.client.mget(keys) if keys else []
+        now_ns = time.time_ns()
+        for place, probe in enumerate(list(waiting)):
+            stored = rows[place * len(views) : (place + 1) * len(views)]
+            if None in stored:
+                continue
+            read = [r.read(row, now_ns // 1_000_000, counts) for r, row in zip(readers, stored, strict=True)]
+            if all(values.values[0] == 1 for values in read):
+                taken[probe] = (time.time_ns() - probes[probe]) / 1e6
+                del waiting[probe]
+        if following >= seconds * FRESH_RATE // PROBE_EVERY - 1 and not waiting:
+            break
+        time.sleep(0.001)
+    if waiting:
+        raise WrongValuesError(f"{len(waiting)} events never became readable")
+    return [taken[probe] for probe in sorted(taken)]
+
+
+def _quix(stage: Stage) -> Findings:
+    """Quix Streams on the same events."""
+    total = stage.scale.quix
+    events = draw_events(SOME_KEYS, min(CYCLE_EVENTS, total), seed=2)
+    with _topics(stage):
+        last_ms = _now_ms()
+        preload(stage.servers, [QUIX_TOPIC], events, total, last_ms - MINUTE_MS, last_ms)
+        with quix_windows(stage.servers, QUIX_TOPIC) as quix:
+            began = wait_for("Quix Streams works", lambda: quix.done.value > 0, START_TIMEOUT_S)
+            first, used = quix.done.value, cpu_seconds(quix.pid)
+            ended = wait_for("it is done", lambda: quix.done.value >= TIMED_SHARE * total, DONE_TIMEOUT_S)
+            taken, spent = quix.done.value - first, cpu_seconds(quix.pid)
+    versions = {name: metadata.version(name) for name in ("quixstreams", "confluent-kafka")}
+    notes: dict[str, object] = {
+        "quix_cores_used": rounded((spent - used) / (ended - began)),
+        "quix_versions": versions,
+        "quix_form": "tiles of one hop in its own state, one aggregator, no changelog, nothing written to Redis",
+    }
+    return Findings({"quix_events_per_s": rounded(taken / (ended - began))}, {}, notes)
+
+
+def _warm(stage: Stage, worker: Running, events: Events) -> None:
+    """Has the worker done with some events, so that nothing is compiled later."""
+    count = 20_000
+    last_ms = _now_ms()
+    preload(stage.servers, [AD_EVENTS], events, count, last_ms - MINUTE_MS, last_ms)
+    wait_for("the worker is warm", lambda: worker.records >= count, START_TIMEOUT_S)
+
+
+def _done(running: Sequence[Running]) -> int:
+    return sum(worker.records for worker in running)
+
+
+def _cpu(stage: Stage, running: Sequence[Running]) -> dict[str, float]:
+    pids = {**stage.pids, **{f"worker_{place}": worker.pid for place, worker in enumerate(running)}}
+    return {name: cpu_seconds(pid) for name, pid in pids.items()}
+
+
+def _tiles(found: Mapping[tuple[str, object, int], tuple[object, ...]]) -> dict[tuple[str, str], dict[int, tuple]]:
+    """By key name and key: start of the tile → tile."""
+    tiles: dict[tuple[str, str], dict[int, tuple]] = defaultdict(dict)
+    for (name, key, start), tile in found.items():
+        tiles[name, key.decode() if isinstance(key, bytes) else str(key)][start] = tile
+    return tiles
+
+
+def _window(tiles: Mapping[int, tuple], as_of_ms: int) -> list[float | None]:
+    tail = (as_of_ms - WINDOW.length_ms) // WINDOW.hop_ms * WINDOW.hop_ms
+    return merged([tile for start, tile in sorted(tiles.items()) if start >= tail])
+
+
+def _oracle_events(events: Events, first_ms: int, last_ms: int) -> dict[str, dict[str, list[OracleEvent]]]:
+    """By key name and key: the events that `preload` made."""
+    step_ms = (last_ms - first_ms) / CHECKED_EVENTS
+    lines = [record(tail, n, first_ms + int(n * step_ms)) for n, tail in enumerate(events.tails)]
+    decoded = [decode_event(AD_EVENTS, line, last_ms) for line in lines]
+    columns = columns_from_events(decoded)
+    found: dict[str, dict[str, list[OracleEvent]]] = {name: defaultdict(list) for name in KEYS}
+    for place in range(len(decoded)):
+        values = {n: _or_none(columns[n][place]) for n in ("amount_usd", "ms_since_impression")}
+        event = OracleEvent(columns["event_id"][place], int(columns["event_time"][place]), values)
+        for name in KEYS:
+            found[name][columns[name][place]].append(event)
+    return found
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _read(stage: Stage, view: StreamView, entities: Sequence[str], as_of_ms: int) -> np.ndarray:
+    encoder, reader, counts = KeyEncoder(PROJECT, view.name, view.join_keys), view_reader(view, range(8)), ReadCounts()
+    rows = stage.client.mget([encoder.key([entity]) for entity in entities])
+    return _numbers(view, [values.values for values in reader.read_many(rows, as_of_ms, counts)])
+
+
+def _numbers(view: StreamView, rows: Sequence[Sequence[object] | None]) -> np.ndarray:
+    """float64[rows, features], NaN for none."""
+    nothing = [None] * len(view.fields)
+    return np.array([[np.nan if value is None else value for value in row or nothing] for row in rows], np.float64)
 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _group() -> str:
+    return f"bench-{time.time_ns()}"
+
+
+@contextmanager
+def _topics(stage: Stage) -> Iterator[None]:
+    """The topics, new and empty; deleted at the end."""
+    stage.log.ensure_topics([AD_EVENTS], PARTITIONS)
+    stage.log.ensure_topics([QUIX_TOPIC], 1)
+    try:
+        yield
+    finally:
+        stage.log.delete_topics([AD_EVENTS, QUIX_TOPIC])
+
+
+@contextmanager
+def _stage(scale: Scale) -> Iterator[Stage]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Valkey(Path(folder) / "valkey") as valkey,
+        _broker(Path(folder) / "kafka") as (servers, pids),
+        closing(open_event_log(KafkaLogSettings(bootstrap_servers=servers))) as log,
+        redis.Redis.from_url(valkey.url) as client,
+    ):
+        for topic in (AD_EVENTS, QUIX_TOPIC):
+            with suppress(UnknownTopicError):
+                log.size(topic)
+                raise SystemExit(f"the topic {topic!r} exists on this broker: give one without, or none")
+        yield Stage(servers, valkey.url, client, log, {"valkey": valkey.record.pid, **pids}, scale)
+
+
+@contextmanager
+def _broker(directory: Path) -> Iterator[tuple[str, dict[str, int]]]:
+    """The broker that KAFKA_BOOTSTRAP_SERVERS names, or one of our own; its process id if it is ours."""
+    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    if given:
+        yield given, {}
+        return
+    with Kafka(directory, default_cache(Path.cwd(), os.environ)) as broker:
+        yield broker.bootstrap_servers, {"kafka": broker.record.pid}

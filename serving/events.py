@@ -6,7 +6,7 @@ What is guaranteed to a caller that sends an event again, because it got no answ
 - An event that this replica accepted within `REMEMBERED_MS`, among its last `REMEMBERED_MAX`, is not even published
   again. The memory is short on purpose: after a log lost its records, sending them again must bring them back.
 - Only an event with the same content is called a duplicate. Another event with the same `event_id` is published, and
-  the worker counts the earliest of them in each row.
+  the worker counts one of them in each row.
 """
 
 from __future__ import annotations
@@ -32,11 +32,9 @@ REMEMBERED_MS = 600_000
 _TURN_EVENTS = 50
 """So many events are decoded, and are on their way to the log, at a time: other requests get their turn between."""
 
-_ITEMS_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
+_BODY_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw])
 _ITEM_DECODER = msgspec.json.Decoder(EventItem)
 _NAMES_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_LIST_BEGINS = b"["
-_WHITESPACE = b" \t\r\n"
 _LOG = logging.getLogger(__name__)
 
 
@@ -76,8 +74,9 @@ class EventIntake:
         Raises MalformedBodyError or InvalidFieldError for a body that is neither, EventRejectedError when the one event
         is rejected, EventsUnconfirmedError when the log did not acknowledge all that is valid.
         """
-        is_list = body.lstrip(_WHITESPACE)[:1] == _LIST_BEGINS
-        items: list[msgspec.Raw] = decode_json(_ITEMS_DECODER, body) if is_list else [msgspec.Raw(body)]
+        found = decode_json(_BODY_DECODER, body)
+        is_list = isinstance(found, list)
+        items: list[msgspec.Raw] = found if is_list else [msgspec.Raw(body)]
         if len(items) > self._events_max:
             raise InvalidFieldError(f"a request may have at most {self._events_max} events, not {len(items)}")
         results: list[EventResult] = [EventResult(status="unconfirmed")] * len(items)

@@ -23,6 +23,7 @@ MAGIC = b"\x00"
 HEADER_BYTES = 5
 
 _JSON_BEGINS = b"{"
+_RECORDS = ("record", "error")  # fastavro reads an RPC's error as the record that it is
 _READ_AS_THEY_ARE = frozenset({"timestamp-millis", "uuid"})  # milliseconds and text are what our structs want
 
 Schema = Any
@@ -121,9 +122,11 @@ def readable_schema(schema: Any) -> Schema:
         raise EventFormatError("an event's Avro schema must be a record")
     try:
         parsed: Schema = fastavro.parse_schema(_plain(dict(schema)))
-    except Exception as error:  # it has an exception for this, and raises KeyError, TypeError and others besides
+        _least_bytes(parsed, {}, ())
+    except EventFormatError:
+        raise
+    except Exception as error:  # it has an exception for this, raises KeyError and others besides, and checks no sizes
         raise EventFormatError(f"this is no Avro schema: {error!r}") from error
-    _least_bytes(parsed, {}, ())
     return parsed
 
 
@@ -164,7 +167,7 @@ def _least_bytes(kind: Any, named: dict[str, Any], within: tuple[str, ...]) -> i
         return _least_bytes(named[kind], named, within) if kind in named else int(kind != "null")
     if "name" in kind:
         named[kind["name"]] = kind
-    if kind["type"] == "record":
+    if kind["type"] in _RECORDS:
         inside = (*within, kind["name"])
         return max((_least_bytes(field["type"], named, inside) for field in kind["fields"]), default=0)
     if kind["type"] in ("array", "map"):

@@ -22,7 +22,7 @@ PINNED = {
         BackfillResult backfill_view
     """,
     "materialize.definitions": """
-        BatchView DefinitionError FeatureField JoinKey OnDemandView RequestField ServiceDefinition ServiceView
+        EVENT_ID BatchView DefinitionError FeatureField JoinKey OnDemandView RequestField ServiceDefinition ServiceView
         StreamView View ViewEvents compile_service compile_view entity_join_keys identities_of
         open_feature_store repo_config
     """,
@@ -36,11 +36,12 @@ PINNED = {
         BAD_SHAPE DISTINCT_EXACT_MAX DISTINCT_RELATIVE_STD_ERROR FOUND FUNCTIONS HEAD_MAX KEEP_SLACK_MS META_SIZE
         NOT_FOUND NO_TIME_MS ROW_BYTES_MAX Aggregation AggregationSpec EventBlock FoldCounts HopLayout KernelError Row
         Sets Tiles UnknownFunctionError ViewSpec Window WindowError WindowValues compile_program concat_blocks
-        default_hop_ms empty_block empty_row fold_events fold_rows hash_value hash_values hop_starts merge_rows
-        program_reaches read_windows replace_batch_side row_bytes_max values_as_of
+        default_hop_ms empty_block empty_row fold_events fold_rows group_events hash_value hash_values hop_starts
+        merge_rows program_reaches read_windows replace_batch_side row_bytes_max values_as_of
     """,
     "materialize.offline": """
-        ARROW_TYPES HistoryError ViewColumns entity_codes read_history values_as_declared values_of_view
+        ARROW_TYPES EventHistory HistoryError ViewColumns entity_codes event_history read_history values_as_declared
+        values_of_view
     """,
     "materialize.online": """
         NUMERIC_KINDS BatchRow ConnectionSettingsError EventsByRow FeatureMatrix FeatureReader FeatureReaderSync

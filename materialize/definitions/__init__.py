@@ -4,6 +4,7 @@ from materialize.definitions._compile import compile_service, compile_view, enti
 from materialize.definitions._errors import DefinitionError
 from materialize.definitions._open import open_feature_store, repo_config
 from materialize.definitions._types import (
+    EVENT_ID,
     BatchView,
     FeatureField,
     JoinKey,
@@ -18,6 +19,7 @@ from materialize.definitions._types import (
 )
 
 __all__ = [
+    "EVENT_ID",
     "BatchView",
     "DefinitionError",
     "FeatureField",

@@ -190,9 +190,12 @@ def _read_only(column: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return shared
 
 
+_NONE = np.array(None, dtype=object)
+
+
 def _not_null(column: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     if column.dtype == object:
-        return np.array([value is not None and value == value for value in column], dtype=bool)
+        return np.asarray((column != _NONE) & (column == column))
     if np.issubdtype(column.dtype, np.floating):
         return np.asarray(~np.isnan(column))
     return np.ones(len(column), dtype=bool)

@@ -58,30 +58,6 @@ def _fold_event(program, at, slots, state, values, event, time):  # type: ignore
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fold_tile(program, at, slots, state, tile_states, tile):  # type: ignore[no-untyped-def]
-    """One tile into a hop's state."""
-    for s in range(slots):
-        partial = program[at + SLOT_SIZE * s]
-        first = program[at + SLOT_SIZE * s + 2]
-        if partial <= 1:
-            state[first] += tile_states[tile, first]
-        elif partial == 2:
-            state[first] = min(state[first], tile_states[tile, first])
-        elif partial == 3:
-            state[first] = max(state[first], tile_states[tile, first])
-        elif partial == 4:
-            if tile_states[tile, first] > 0.0:
-                _add_moments(
-                    state, first, tile_states[tile, first], tile_states[tile, first + 1], tile_states[tile, first + 2]
-                )
-        elif partial <= 6:
-            _add_latest(state, first, tile_states[tile, first], tile_states[tile, first + 1])
-        else:
-            half_life = program[at + SLOT_SIZE * s + 3]
-            _add_decayed(state, first, tile_states[tile, first], tile_states[tile, first + 1], half_life)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _add_moments(state, first, count, mean, spread):  # type: ignore[no-untyped-def]
     """Pairwise update of Chan, Golub and LeVeque (1979)."""
     total = state[first] + count
@@ -519,6 +495,17 @@ def _upper(times, begin, stop, limit):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def fold_tile_states(program, at, times, values, starts, states):  # type: ignore[no-untyped-def]
+    """Write the state of each tile of one hop to `states`, float64[tiles, width]; starts: where its events begin."""
+    slots, slots_at, columns = program[at + 2], at + HOP_HEAD, program[1]
+    floats, stop = values.reshape(-1), len(times)
+    for tile in range(len(starts) - 1, -1, -1):
+        _reset(program, slots_at, slots, states[tile])
+        _merge_events(program, slots_at, slots, states[tile], times, floats, 0, 0, columns, starts[tile], stop)
+        stop = starts[tile]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def merge_as_of(  # type: ignore[no-untyped-def]
     program, at, events, tiles, set_hashes, set_ends, event_begins, tile_begins, query_keys, query_times, out
 ):
@@ -527,10 +514,11 @@ def merge_as_of(  # type: ignore[no-untyped-def]
     program, at: the view's program, and where the hop's part of it begins. events: times, values, hashes, by entity and
     time. tiles: index, states, by entity and index. set_hashes, set_ends: the tiles' sets, of all distinct columns one
     after the other; set_ends[s, t] is where tile t ends in column s. event_begins, tile_begins: int64[entities + 1].
-    query_keys: entities, −1 for none.
+    query_keys: entities, −1 for none. Without any tile, all is taken from the events.
     """
     times, values, hashes = events
     index, states = tiles
+    floats, state_floats, columns, has_tiles = values.reshape(-1), states.reshape(-1), program[1], len(index) > 0
     hop, width, slots, sets, windows = program[at], program[at + 1], program[at + 2], program[at + 3], program[at + 4]
     slots_at, sets_at = at + HOP_HEAD, at + HOP_HEAD + SLOT_SIZE * slots
     windows_at = sets_at + sets
@@ -544,20 +532,28 @@ def merge_as_of(  # type: ignore[no-untyped-def]
             continue
         _reset(program, slots_at, slots, state)
         _empty_tables(table, sizes, limits)
-        event = _upper(times, event_begins[key], event_begins[key + 1], as_of)
-        while event > event_begins[key] and times[event - 1] >= as_of // hop * hop:
-            event -= 1
-            _fold_event(program, slots_at, slots, state, values, event, times[event])
-            _fold_hashes(program, sets_at, sets, hashes, event, table, sizes, limits)
-        tile = _upper(index, tile_begins[key], tile_begins[key + 1], as_of // hop - 1)
+        stop = _upper(times, event_begins[key], event_begins[key + 1], as_of)
+        event, tile = stop, tile_begins[key]
+        if has_tiles:
+            tile = _upper(index, tile, tile_begins[key + 1], as_of // hop - 1)
         i = windows_at
         for _ in range(windows):
             tail = (as_of - program[i]) // hop
+            first_ms = (as_of // hop if has_tiles else tail) * hop
+            while event > event_begins[key] and times[event - 1] >= first_ms:
+                event -= 1
+            if event < stop:
+                _merge_events(program, slots_at, slots, state, times, floats, 0, 0, columns, event, stop)
+                for e in range(event, stop if sets else event):
+                    _fold_hashes(program, sets_at, sets, hashes, e, table, sizes, limits)
+            stop, tiles_stop = event, tile
             while tile > tile_begins[key] and index[tile - 1] >= tail:
                 tile -= 1
-                _fold_tile(program, slots_at, slots, state, states, tile)
-                for s in range(sets):
-                    for h in range(set_ends[s, tile], set_ends[s, tile + 1]):
+            if tile < tiles_stop:
+                _merge_tiles(program, slots_at, slots, state, state_floats, 0, width, tile, tiles_stop)
+            for s in range(sets):
+                for t in range(tiles_stop - 1, tile - 1, -1):
+                    for h in range(set_ends[s, t], set_ends[s, t + 1]):
                         if not _add_hash(table, sizes, limits, s, set_hashes[h]):
                             break
             outputs = program[i + 1]
@@ -565,6 +561,67 @@ def merge_as_of(  # type: ignore[no-untyped-def]
                 size = sizes[program[o + 4]] if sets else 0
                 out[q, program[o]] = _finalize(program, o, state, as_of, table, size)
             i += 2 + OUTPUT_SIZE * outputs
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def group_events(codes, times, ids, begins, order, repeats):  # type: ignore[no-untyped-def]
+    """Put events in order of row, time and identity.
+
+    codes: int64[n], the row of each event, 0 ≤ code < rows. Writes where each row's events begin to begins,
+    int64[rows + 1]; the events' order to order, int64[n]; and to repeats, bool[n], whether an event has the identity of
+    one that comes before it in its row.
+    """
+    rows = len(begins) - 1
+    begins[:] = 0
+    for i in range(len(codes)):
+        begins[codes[i] + 1] += 1
+    for r in range(rows):
+        begins[r + 1] += begins[r]
+    filled = begins[:rows].copy()
+    for i in range(len(codes)):
+        order[filled[codes[i]]] = i
+        filled[codes[i]] += 1
+    for r in range(rows):
+        _sort_row(times, ids, order, begins[r], begins[r + 1])
+        _find_repeats(ids, order, begins[r], begins[r + 1], repeats)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sort_row(times, ids, order, begin, end):  # type: ignore[no-untyped-def]
+    """order[begin:end] by time, then identity. Events mostly come in order, so that there is little to move."""
+    moves, most = 0, 8 * (end - begin)
+    for i in range(begin + 1, end):
+        one, at = order[i], i
+        while at > begin and (
+            times[order[at - 1]] > times[one] or (times[order[at - 1]] == times[one] and ids[order[at - 1]] > ids[one])
+        ):
+            order[at] = order[at - 1]
+            at -= 1
+            moves += 1
+        order[at] = one
+        if moves > most:
+            break
+    else:
+        return
+    part = order[begin:end].copy()
+    part = part[np.argsort(ids[part])]
+    order[begin:end] = part[np.argsort(times[part], kind="mergesort")]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _find_repeats(ids, order, begin, end, repeats):  # type: ignore[no-untyped-def]
+    """Which of order[begin:end] have an identity that came before."""
+    repeats[begin:end] = False
+    if end - begin <= 16:
+        for i in range(begin + 1, end):
+            for j in range(begin, i):
+                if ids[order[i]] == ids[order[j]]:
+                    repeats[i] = True
+        return
+    places = np.argsort(ids[order[begin:end]], kind="mergesort")
+    for i in range(1, len(places)):
+        if ids[order[begin + places[i]]] == ids[order[begin + places[i - 1]]]:
+            repeats[begin + places[i]] = True
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

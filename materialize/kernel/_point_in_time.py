@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from materialize.kernel._blocks import EventBlock
-from materialize.kernel._compiled import merge_as_of, newest_of
-from materialize.kernel._partials import Floats, Hashes, Ints
-from materialize.kernel._program import compile_program, hop_starts
+from materialize.kernel._compiled import fold_tile_states, group_events, merge_as_of, newest_of
+from materialize.kernel._partials import Floats, Hashes, Ints, fold_sets
+from materialize.kernel._program import Program, compile_program, hop_starts
 from materialize.kernel._rows import NO_TIME_MS
-from materialize.kernel._tiles import fold_segments
 from materialize.kernel._views import HopLayout, ViewSpec
 from materialize.kernel._windows import Window
+
+MERGED_FROM = 0.5
+"""With more tiles than this share of the events, windows are merged from the events themselves."""
 
 
 def values_as_of(
@@ -34,13 +36,12 @@ def values_as_of(
     if not len(block) or not len(query_keys):
         return values, np.zeros(len(query_keys), dtype=bool), newest
     query_times = np.array(query_times, dtype=np.int64)  # writable: a read-only array would be compiled for anew
-    keys, block = _sorted_once(keys, block)
-    begins = np.searchsorted(keys, np.arange(int(keys.max()) + 2)).astype(np.int64)
-    asked = np.where(query_keys < len(begins) - 1, query_keys, -1)
+    asked = np.where(query_keys <= keys.max(), query_keys, -1)
+    begins, block = _by_entity(keys, block)
     program = compile_program(spec)
     events = (block.times, np.ascontiguousarray(block.values), np.ascontiguousarray(block.hashes))
     for layout, at in zip(spec.hops, hop_starts(program), strict=True):
-        tiles = _EntityTiles(layout, keys, begins, block)
+        tiles = _EntityTiles(program, at, layout, begins, block)
         merge_as_of(
             program,
             at,
@@ -62,17 +63,22 @@ def values_as_of(
 
 
 class _EntityTiles:
-    """The tiles of many entities for one hop, by entity and index.
+    """The tiles of many entities for one hop, by entity and index; none at all where they would save little.
 
     index: int64[m]. states: float64[m, width]. set_hashes: uint64[…], set_ends: int64[sets, m + 1], the sets of all
     distinct columns one after the other. begins: int64[entities + 1], where each entity's tiles begin.
     """
 
-    def __init__(self, layout: HopLayout, keys: Ints, begins: Ints, block: EventBlock) -> None:
+    def __init__(self, program: Program, at: int, layout: HopLayout, begins: Ints, block: EventBlock) -> None:
         index = block.times // layout.hop_ms
-        fresh = np.concatenate(([True], (index[1:] != index[:-1]) | (keys[1:] != keys[:-1])))
-        starts = np.flatnonzero(fresh).astype(np.int64)
-        self.states, sets = fold_segments(layout, block, starts)
+        fresh = np.concatenate(([True], index[1:] != index[:-1]))
+        fresh[begins[:-1][begins[:-1] < begins[1:]]] = True
+        starts = np.flatnonzero(fresh)
+        if len(starts) > MERGED_FROM * len(index):
+            starts, begins = starts[:0], np.zeros_like(begins)
+        self.states = np.empty((len(starts), layout.width))
+        fold_tile_states(program, at, block.times, np.ascontiguousarray(block.values), starts, self.states)
+        sets = [fold_sets(block.hashes[:, position], starts) for position in layout.distinct]
         self.index = index[starts]
         self.begins = np.searchsorted(starts, begins).astype(np.int64)
         parts: list[Hashes] = []
@@ -86,14 +92,16 @@ class _EntityTiles:
         self.set_hashes = np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
-def _sorted_once(keys: Ints, block: EventBlock) -> tuple[Ints, EventBlock]:
-    """By entity and time, each identity once per entity (its earliest time)."""
-    order = np.lexsort((block.times, block.ids, keys))
-    keys_, ids = keys[order], block.ids[order]
-    first = np.concatenate(([True], (keys_[1:] != keys_[:-1]) | (ids[1:] != ids[:-1])))
-    once = order[first]
-    once = once[np.lexsort((block.ids[once], block.times[once], keys[once]))]
-    return keys[once], block.take(once)
+def _by_entity(keys: Ints, block: EventBlock) -> tuple[Ints, EventBlock]:
+    """By entity and time, each identity once per entity (its earliest time); where each entity's events begin."""
+    count = len(block)
+    begins = np.empty(int(keys.max()) + 2, np.int64)
+    order, repeats = np.empty(count, np.int64), np.empty(count, np.bool_)
+    group_events(keys, block.times, block.ids, begins, order, repeats)
+    if repeats.any():
+        order = order[~repeats]
+        begins -= np.concatenate(([0], np.cumsum(repeats)))[begins]
+    return begins, block.take(order)
 
 
 def _tails(window: Window, times: Ints) -> Ints:

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast.data_source import DataSource
 
-from materialize.definitions import BatchView, FeatureField, StreamView, View
-from materialize.events import columns_from_table
+from materialize.definitions import EVENT_ID, BatchView, FeatureField, StreamView, View
+from materialize.events import Columns, columns_from_table
 from materialize.kernel import values_as_of
 from materialize.offline._errors import HistoryError
 from materialize.offline._history import read_history
@@ -41,6 +41,34 @@ class ViewColumns:
     columns: tuple[pa.ChunkedArray, ...]
 
 
+@dataclass(frozen=True)
+class EventHistory:
+    """Events as columns, and a number for each one's identity, uint64[n], if they have any: read once for all views of
+    a source."""
+
+    columns: Columns
+    identities: np.ndarray[Any, np.dtype[np.uint64]] | None
+
+
+def event_history(
+    views: Sequence[StreamView], source: DataSource, repo_path: Path | None, query_times: Times
+) -> EventHistory:
+    """The events that the views need for values as of these times, int64[q]. Raises HistoryError."""
+    first_ms, last_ms = int(query_times.min()), int(query_times.max())
+    table = read_history(source, repo_path, min(view.spec.tail_ms(first_ms) for view in views), last_ms + 1)
+    return EventHistory(columns_from_table(table), _identities(table))
+
+
+def _identities(table: pa.Table) -> np.ndarray[Any, np.dtype[np.uint64]] | None:
+    if EVENT_ID not in table.column_names:
+        return None  # a view's transformation may give them
+    column = table.column(EVENT_ID)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    numbered = pa.chunked_array([column.combine_chunks()]).dictionary_encode(null_encoding="encode")
+    return np.asarray(numbered.combine_chunks().indices.to_numpy()).astype(np.uint64)
+
+
 def values_of_view(
     view: View,
     source: DataSource,
@@ -49,11 +77,13 @@ def values_of_view(
     query_keys: Sequence[Column],
     query_times: Times,
     known_as_of: bool = False,
+    history: EventHistory | None = None,
 ) -> ViewColumns:
     """The features of a view for each queried entity as of each time (int64[q], milliseconds).
 
     query_keys: one column of length q for each join key of the view. known_as_of: leave out what was created after the
-    as-of time. Raises HistoryError for history that cannot be read.
+    as-of time. history: what `event_history` read for a stream view, and others; without, it is read here. Raises
+    HistoryError for history that cannot be read.
     """
     if not len(query_times):
         return ViewColumns(tuple(features), tuple(pa.chunked_array([[]], type=_type(view, name)) for name in features))
@@ -63,20 +93,19 @@ def values_of_view(
                 f"view {view.name!r} holds windows, which are as of event time: ask for them without "
                 "filter_by_created_timestamp"
             )
-        return _stream_values(view, source, repo_path, features, query_keys, query_times)
+        history = history or event_history([view], source, repo_path, query_times)
+        return _stream_values(view, history, features, query_keys, query_times)
     return _batch_values(view, source, repo_path, features, query_keys, query_times, known_as_of)
 
 
 def _stream_values(
     view: StreamView,
-    source: DataSource,
-    repo_path: Path | None,
+    history: EventHistory,
     features: Sequence[str],
     query_keys: Sequence[Column],
     query_times: Times,
 ) -> ViewColumns:
-    table = read_history(source, repo_path, view.spec.tail_ms(int(query_times.min())), int(query_times.max()) + 1)
-    events = view.events(columns_from_table(table))
+    events = view.events(history.columns, history.identities)
     codes, asked = entity_codes(events.keys, query_keys)
     values, found, newest = values_as_of(view.spec, codes, events.block, asked, query_times)
     if view.ttl_ms:

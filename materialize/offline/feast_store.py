@@ -8,7 +8,10 @@ Name it in `feature_store.yaml`:
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,12 +30,17 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel
 from feast.saved_dataset import SavedDatasetStorage
 
-from materialize.definitions import compile_view
+from materialize.definitions import StreamView, View, compile_view
 from materialize.offline._errors import HistoryError
 from materialize.offline._history import read_history
-from materialize.offline._point_in_time import values_of_view
+from materialize.offline._point_in_time import ViewColumns, event_history, values_of_view
 
 EVENT_TIMESTAMP = "event_timestamp"
+AT_ONCE = min(os.cpu_count() or 1, 4)
+"""Views of one source whose values are computed at a time: most of the work is compiled, and needs no interpreter."""
+
+_Wanted = tuple[FeatureView, list[str]]
+"""A view, and the features that are asked of it."""
 
 
 class WindowedParquetOfflineStoreConfig(FeastConfigBaseModel):
@@ -117,10 +125,13 @@ class WindowedParquetOfflineStore(OfflineStore):
 
         def evaluate() -> pa.Table:
             table = pa.Table.from_pandas(entity_df.reset_index(drop=True), preserve_index=False)
+            found: dict[str, pa.ChunkedArray] = {}
+            for views in _by_source(wanted):
+                found |= _values(config, views, entity_df, times, full_feature_names, filter_by_created_timestamp)
             for view, names in wanted:
-                table = _with_view(
-                    table, config, view, names, entity_df, times, full_feature_names, filter_by_created_timestamp
-                )
+                for name in names:
+                    called = _called(view, name, full_feature_names)
+                    table = table.append_column(called, found[called])
             return table
 
         metadata = RetrievalMetadata(
@@ -214,27 +225,52 @@ def _requested(
     return [(view, list(dict.fromkeys(names))) for view, names in stored.items()], on_demand
 
 
-def _with_view(
-    table: pa.Table,
+def _by_source(wanted: list[_Wanted]) -> list[list[_Wanted]]:
+    """The views that read the same source, together: its events are in memory once, and one source at a time."""
+    groups: dict[tuple[type, str], list[_Wanted]] = defaultdict(list)
+    for view, names in wanted:
+        groups[type(view), view.batch_source.name].append((view, names))
+    return list(groups.values())
+
+
+def _values(
     config: RepoConfig,
-    view: FeatureView,
-    names: list[str],
+    wanted: list[_Wanted],
     entity_df: pd.DataFrame,
     times: np.ndarray[Any, np.dtype[np.int64]],
     full_feature_names: bool,
     known_as_of: bool,
-) -> pa.Table:
-    compiled = compile_view(view)
-    key_names = [view.projection.join_key_map.get(key.name, key.name) for key in compiled.join_keys]
-    missing = [name for name in key_names if name not in entity_df.columns]
+) -> dict[str, pa.ChunkedArray]:
+    """The columns of views that read one source, by the name that each has in the result."""
+    compiled = [(compile_view(view), view, names) for view, names in wanted]
+    keys = [_query_keys(own, view, entity_df) for own, view, _ in compiled]
+    windows = [own for own, _, _ in compiled if isinstance(own, StreamView)]
+    source, history = wanted[0][0].batch_source, None
+    if windows and len(times) and not known_as_of:
+        history = event_history(windows, source, config.repo_path, times)
+
+    def columns(wanted: tuple[View, FeatureView, list[str]], queried: list[np.ndarray[Any, Any]]) -> ViewColumns:
+        own, _, names = wanted
+        return values_of_view(own, source, config.repo_path, names, queried, times, known_as_of, history)
+
+    found: dict[str, pa.ChunkedArray] = {}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for (_, view, _), values in zip(compiled, pool.map(columns, compiled, keys), strict=True):
+            for name, column in zip(values.names, values.columns, strict=True):
+                found[_called(view, name, full_feature_names)] = column
+    return found
+
+
+def _query_keys(compiled: View, view: FeatureView, entity_df: pd.DataFrame) -> list[np.ndarray[Any, Any]]:
+    names = [view.projection.join_key_map.get(key.name, key.name) for key in compiled.join_keys]
+    missing = [name for name in names if name not in entity_df.columns]
     if missing:
         raise HistoryError(f"the entity dataframe has no column {', '.join(missing)}, which view {view.name!r} needs")
-    keys = [entity_df[name].to_numpy() for name in key_names]
-    values = values_of_view(compiled, view.batch_source, config.repo_path, names, keys, times, known_as_of)
-    for name, column in zip(values.names, values.columns, strict=True):
-        called = f"{view.projection.name_to_use()}__{name}" if full_feature_names else name
-        table = table.append_column(called, column)
-    return table
+    return [entity_df[name].to_numpy() for name in names]
+
+
+def _called(view: FeatureView, name: str, full_feature_names: bool) -> str:
+    return f"{view.projection.name_to_use()}__{name}" if full_feature_names else name
 
 
 def _as_of_times(entity_df: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:

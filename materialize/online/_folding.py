@@ -19,10 +19,11 @@ from materialize.kernel import (
     compile_program,
     empty_block,
     fold_rows,
+    group_events,
     hop_starts,
     program_reaches,
 )
-from materialize.online._compiled import FINE, NO_ROW, OPENED_SIZE, group_events, open_rows, seal_stream_rows
+from materialize.online._compiled import FINE, NO_ROW, OPENED_SIZE, open_rows, seal_stream_rows
 from materialize.online._header import REASONS, STREAM_ROW, VERSION_SLICE
 from materialize.online._keys import KeyEncoder
 from materialize.online._row_reader import joined_rows

@@ -150,6 +150,8 @@ class KafkaConsumer:
         self._committed: dict[TopicPartition, int] = {}
         self._expected: dict[TopicPartition, int] = {}
         self._assigned: frozenset[TopicPartition] = frozenset()
+        self._generation: int | None = None
+        self._regained: dict[TopicPartition, int] = {}  # since the last poll: where others had committed meanwhile
         self._polled: dict[TopicPartition, Sequence[Any]] = {}  # the client gives it once; kept if we then fail
         client.subscribe(list(topics))
 
@@ -160,6 +162,7 @@ class KafkaConsumer:
                 batches = self._client.poll(timeout_ms=timeout_ms, max_records=max_records)
             self._polled = {_ours(partition): batch for partition, batch in batches.items()}
         self._note_assignment()
+        self._regained = {}
         for partition, batch in self._polled.items():
             self._check_not_overtaken(partition, batch[0].offset, batch[-1].offset + 1)
         polled, self._polled = self._polled, {}
@@ -167,7 +170,11 @@ class KafkaConsumer:
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """See `EventLogConsumer.commit`."""
-        owned = {partition: offset for partition, offset in offsets.items() if partition in self._assigned}
+        owned = {
+            partition: offset
+            for partition, offset in offsets.items()
+            if partition in self._assigned and offset >= self._regained.get(partition, 0)
+        }
         try:
             if owned:
                 self._commit(owned)
@@ -226,15 +233,18 @@ class KafkaConsumer:
     def _note_assignment(self) -> None:
         """Learn the commits of partitions that are new to us, so that lag and gaps can be told."""
         assigned = frozenset(_ours(partition) for partition in self._client.assignment())
-        for partition in self._assigned - assigned:
+        generation = self._client.group_metadata().generation_id
+        stays = assigned if generation == self._generation else frozenset()  # others may have had what comes back
+        self._generation = generation
+        for partition in self._assigned - stays:
             self._committed.pop(partition, None)
             self._expected.pop(partition, None)
-        self._assigned &= assigned
+        self._assigned &= stays
         for partition in sorted(assigned - self._assigned):
             with _translated():
                 committed = self._client.committed(_theirs(partition), timeout_ms=self._timeout_ms)
             if committed is not None:
-                self._committed[partition] = self._expected[partition] = committed
+                self._committed[partition] = self._expected[partition] = self._regained[partition] = committed
             elif self._start == "latest":
                 self._pin_start(partition)
             self._assigned |= {partition}

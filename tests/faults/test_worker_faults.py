@@ -107,7 +107,7 @@ def test_workers_killed_at_any_moment_leave_rows_that_hold_every_event_once(
     world: World, redis_url: str, redis_namespace: str
 ) -> None:
     tables = {topic: getattr(world.live, topic) for topic in TOPICS}
-    assert_kills_leave_exact_rows(redis_url, redis_namespace, world.views(), tables, kills=5, seed=1)
+    assert_kills_leave_exact_rows(redis_url, redis_namespace, world.views(), tables, kills=3, seed=1)
 
 
 @pytest.mark.soak

@@ -9,7 +9,7 @@ import kafka
 import pytest
 
 from actor_risk.local import wait_until
-from materialize.stream.errors import RecordsLostError
+from materialize.stream.errors import CommitRejectedError, RecordsLostError
 from materialize.stream.kafka_log import KafkaLog
 from materialize.stream.log import EventLogConsumer, KafkaLogSettings, Record, next_offsets
 
@@ -46,5 +46,34 @@ def test_a_group_that_retention_overtook_is_told_and_then_gets_what_is_left(kafk
                 read(consumer, 3)
             assert (lost.value.expected_offset, lost.value.resume_offset) == (4, 7)
             assert [int(r.value) for r in consumer.poll(100, 0)] == [7, 8, 9]
+    finally:
+        log.delete_topics([topic])
+
+
+def test_a_member_that_lost_its_partitions_for_a_while_does_not_step_their_commit_back(kafka_bootstrap: str) -> None:
+    """As a worker that slept past its session with a batch in hand: others had its partitions, and left again."""
+    log = KafkaLog(KafkaLogSettings(bootstrap_servers=kafka_bootstrap, partitions=1, session_timeout_ms=6_000))
+    topic, group = f"events-{uuid.uuid4().hex}", f"group-{uuid.uuid4().hex}"
+    log.ensure_topics([topic])
+    try:
+        with closing(log.producer()) as producer:
+            for i in range(100):
+                producer.send(topic, b"k", b"%d" % i)
+        with closing(log.consumer([topic], group)) as sleeper:
+            in_hand: list[Record] = []
+            wait_until(lambda: bool(in_hand.extend(sleeper.poll(40, 200)) or in_hand), DEADLINE_S, "it has a batch")
+            sleeper._client._coordinator.maybe_leave_group()  # type: ignore[attr-defined]  # as when its session ends
+            with closing(log.consumer([topic], group)) as other:
+                other.commit(next_offsets(read(other, 100)))
+
+            def is_back() -> bool:
+                sleeper.keep_alive(50)
+                return bool(sleeper.assignment()) and not any(sleeper.lag().values())
+
+            wait_until(is_back, DEADLINE_S, "the sleeper has its partition again")
+            with pytest.raises(CommitRejectedError):
+                sleeper.commit(next_offsets(in_hand))
+            assert not sleeper.poll(100, 200)
+            assert not any(sleeper.lag().values())
     finally:
         log.delete_topics([topic])

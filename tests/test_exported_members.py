@@ -19,7 +19,8 @@ CONTAINERS = ("actor_risk", "materialize")
 
 PINNED = {
     "materialize.backfill": """
-        BackfillResult backfill_view
+        BackfillResult ChunkResult GatherResult Progress StagingError backfill_view batch_end_of batch_span
+        gather_events write_batch_sides write_newest_rows
     """,
     "materialize.definitions": """
         EVENT_ID BatchView DefinitionError FeatureField JoinKey OnDemandView RequestField ServiceDefinition ServiceView

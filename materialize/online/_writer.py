@@ -31,9 +31,11 @@ TRIES_MAX = 20
 
 @dataclass
 class WriteCounts:
-    """What the writes did, added up over a writer's life. large: rows written that took more than LARGE_ROW_BYTES."""
+    """What the writes did, added up over a writer's life. sent_bytes: of the rows that the server was asked to write.
+    large: rows written that took more than LARGE_ROW_BYTES."""
 
     written: int = 0
+    sent_bytes: int = 0
     large: int = 0
     conflicts: int = 0
     unchanged: int = 0
@@ -123,6 +125,7 @@ class RowWriter:
         with unavailable_if_redis_fails():
             written = newer_wins(self._client, keys, rows, view.ttl_ms)
         self.counts.written += written
+        self.counts.sent_bytes += sum(map(len, rows))
         self.counts.unchanged += len(rows) - written
         return written
 
@@ -168,6 +171,7 @@ class RowWriter:
         with unavailable_if_redis_fails():
             done = compare_and_set(self._client, keys, versions, rows, life_ms)
         self.counts.written += sum(done)
+        self.counts.sent_bytes += sum(map(len, rows))
         self.counts.large += sum(len(row) > LARGE_ROW_BYTES for row, written in zip(rows, done, strict=True) if written)
         self.counts.conflicts += len(done) - sum(done)
         return done

@@ -30,15 +30,16 @@ PINNED = {
     "materialize.events": """
         ACCOUNT_EVENTS AD_EVENTS DEFAULT_SKEW_MS TOPICS AccountEvent AdEvent Columns Event EventDecoder
         EventFormatError EventFormats InvalidEventError JsonEventDecoder Reason avro_schema columns_from_events
-        columns_from_table decode_event event_time_ms json_schema open_formats partition_key schema_documents
-        schema_version
+        columns_from_table decode_event event_time_ms hashes_from_table json_schema open_formats partition_key
+        schema_documents schema_version
     """,
     "materialize.kernel": """
         BAD_SHAPE DISTINCT_EXACT_MAX DISTINCT_RELATIVE_STD_ERROR FOUND FUNCTIONS HEAD_MAX KEEP_SLACK_MS META_SIZE
         NOT_FOUND NO_TIME_MS ROW_BYTES_MAX Aggregation AggregationSpec EventBlock FoldCounts HopLayout KernelError Row
         Sets Tiles UnknownFunctionError ViewSpec Window WindowError WindowValues compile_program concat_blocks
-        default_hop_ms empty_block empty_row fold_events fold_rows gather_ranges group_events hash_value hash_values
-        hop_starts merge_rows program_reaches read_windows replace_batch_side replace_rows row_bytes_max values_as_of
+        default_hop_ms empty_block empty_row fold_events fold_rows gather_ranges group_events hash_strings hash_value
+        hash_values hop_starts merge_rows program_reaches read_windows replace_batch_side replace_rows row_bytes_max
+        values_as_of
     """,
     "materialize.offline": """
         ARROW_TYPES EventHistory HistoryError ViewColumns entity_codes event_history read_history values_as_declared

@@ -19,8 +19,8 @@ from feast.data_source import DataSource
 from materialize.backfill._entities import group_entities
 from materialize.backfill._results import ChunkResult, GatherResult
 from materialize.backfill._staging import StagedEvents, stage, unstage
-from materialize.definitions import StreamView
-from materialize.events import columns_from_table
+from materialize.definitions import EVENT_ID, StreamView
+from materialize.events import columns_from_table, hashes_from_table
 from materialize.kernel import KEEP_SLACK_MS
 from materialize.offline import read_history
 from materialize.online import KeyEncoder, Progress, RowFolder, RowWriter, history_by_row
@@ -61,7 +61,8 @@ def gather_events(
     table = read_history(source, repo_path, start_ms, end_ms)
     columns = columns_from_table(table)
     newest_ms = int(columns[source.timestamp_field].max()) if table.num_rows else None
-    events = view.events(columns)
+    hashed = hashes_from_table(table, (EVENT_ID, *view.spec.distinct_columns))
+    events = view.events(columns, hashed.get(EVENT_ID), hashed)
     encoder = KeyEncoder("", view.name, view.join_keys)
     codes, first = group_entities(events.keys)
     entities = encoder.entities(zip(*(column[first] for column in events.keys), strict=True))

@@ -19,6 +19,7 @@ from materialize.kernel._compiled import (
     replace_rows,
 )
 from materialize.kernel._errors import KernelError, UnknownFunctionError, WindowError
+from materialize.kernel._hashing import hash_strings
 from materialize.kernel._partials import DISTINCT_EXACT_MAX, DISTINCT_RELATIVE_STD_ERROR, Sets
 from materialize.kernel._point_in_time import values_as_of
 from materialize.kernel._program import compile_program, hop_starts, program_reaches
@@ -75,6 +76,7 @@ __all__ = [
     "fold_rows",
     "gather_ranges",
     "group_events",
+    "hash_strings",
     "hash_value",
     "hash_values",
     "hop_starts",

@@ -7,7 +7,9 @@ local engine and its stock Redis store, materializes the first of the same rows:
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,9 +22,11 @@ import pyarrow.parquet as pq
 import redis
 from feast import FileSource
 
+from actor_risk.local import Valkey
 from bench.actors import FEATURES, actor, batch_objects, feature_name, is_integer
+from bench.bars import Bar, Findings
 from bench.peers.feast_redis import FeastRedis
-from bench.timing import same_values
+from bench.timing import rounded, same_values
 from bench.two_workers import TwoWorkers, writer_of
 from materialize.backfill import ChunkResult, write_newest_rows
 from materialize.definitions import BatchView, JoinKey, compile_view
@@ -36,6 +40,7 @@ NULL_SHARE = 0.02
 CHUNK_ROWS = 100_000
 SAMPLE = 2_000
 PROJECT = "bench"
+ROUNDS = 3
 NAMES = tuple(feature_name(i) for i in range(FEATURES))
 
 
@@ -47,6 +52,38 @@ class Written:
     rows: int
     seconds: float
     peak_mib: int
+
+
+def batch_findings(folder: Path, is_short: bool) -> Findings:
+    """All actors in chunks by two workers, and Feast's materialize of fewer, each into an empty server."""
+    actors, few = (100_000, 3_000) if is_short else (1_000_000, 20_000)
+    write_profiles(folder, actors, seed=1)
+    runs, compared = [], 0
+    for _ in range(ROUNDS):
+        with Valkey(folder / f"valkey-{len(runs)}") as server, TwoWorkers(warm_up) as workers:
+            runs.append(backfill(workers, folder, server.url))
+            compared = compared or check(folder, server.url, runs[0])
+    with Valkey(folder / "valkey-feast") as server, asyncio.Runner() as runner:
+        peer = feast_seconds(folder, few, server.address, runner)
+    seconds = statistics.median(one.seconds for one in runs)
+    figures = {
+        "rows_per_s": rounded(actors / seconds),
+        "feast_rows_per_s": rounded(few / min(peer.values())),
+        "batch_peak_mib": max(one.peak_mib for one in runs),
+    }
+    return Findings(
+        figures,
+        {"batch_seconds": [rounded(one.seconds) for one in runs]},
+        {"batch_values_compared": compared, "feast_actors": few, "feast_seconds": peer},
+    )
+
+
+def batch_bars(figures: Mapping[str, float]) -> list[Bar]:
+    """The bars of the rows."""
+    return [
+        Bar("rows_per_s", figures["rows_per_s"], 100_000),
+        Bar("rows_over_feast", rounded(figures["rows_per_s"] / figures["feast_rows_per_s"]), 8),
+    ]
 
 
 def write_profiles(folder: Path, actors: int, seed: int) -> None:

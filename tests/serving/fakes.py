@@ -164,22 +164,27 @@ def _random_tree(rng: np.random.Generator, feature_count: int) -> Tree:
 
 
 def publish_model(
-    store: ModelStore, *, refs: Sequence[str] = FEATURES, fingerprint: str = FINGERPRINT, seed: int = 7
+    store: ModelStore,
+    *,
+    refs: Sequence[str] = FEATURES,
+    fingerprint: str = FINGERPRINT,
+    seed: int = 7,
+    service: str = SERVICE,
 ) -> str:
     """Publishes a model that reads `refs`, makes it the champion and returns its version."""
     rng = np.random.default_rng(seed)
     rows = rng.uniform(0, 50, size=(12, len(refs)))
     card = ModelCard(
-        model_name=SERVICE,
+        model_name=service,
         label="the click is invalid traffic",
-        service=Service(name=SERVICE, fingerprint=fingerprint),
+        service=Service(name=service, fingerprint=fingerprint),
         features=tuple(Feature(ref=ref, code=ref.upper().replace(":", "_")) for ref in refs),
         thresholds=Thresholds(review=0.4, block=0.8),
         calibration="none",
     )
     draft = BundleDraft(card, export_trees(random_ensemble(len(refs), seed)), rows[:8], "eight rows", rows)
     version = store.publish(draft)
-    store.set_alias(SERVICE, "champion", version, at_ms=NOW_MS, by="tests")
+    store.set_alias(service, "champion", version, at_ms=NOW_MS, by="tests")
     return version
 
 

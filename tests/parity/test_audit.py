@@ -1,0 +1,223 @@
+"""The whole chain: a real server's decisions, its real log, the real worker, and the audit that computes them again."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis
+from feast import FeatureStore
+
+from actor_risk.audit import AuditReport, AuditSettings, audit
+from actor_risk.audit.report import FeatureReport
+from actor_risk.feast_repo import apply_repo
+from materialize.definitions import open_feature_store
+from materialize.events import TOPICS as SCHEMAS
+from materialize.online import FeatureReader, RowWriter, open_reader
+from materialize.stream import DeadLetters, RedisLogSettings, open_event_log
+from materialize.stream.worker import StreamWorker
+from models import ModelStore
+from serving.clock import Stopwatch
+from serving.decision import Decision
+from serving.decision_files import DecisionFiles, FileLimits
+from serving.inputs import decode_request
+from serving.scoring import ScoringService
+from tests.parity.test_online_equals_offline import actors_of
+from tests.serving.fakes import publish_model
+from tests.support.world import SETTINGS, TOPICS, World, drain
+
+NOW_MS = SETTINGS.end_ms + 3 * 60_000
+"""Some minutes after the newest event of the simulated history."""
+
+MINUTE_MS = 60_000
+Ask = Callable[..., Decision]
+
+
+@dataclass
+class Site:
+    """A server over the session's rows, its decision log, and a history of its own that tests may change."""
+
+    world: World
+    root: Path
+    service: ScoringService
+    reader: FeatureReader
+    decisions: DecisionFiles
+    worker: StreamWorker
+    loop: asyncio.AbstractEventLoop
+    log: Any
+    sent: int = 0
+
+    def ask(self, model: str, now_ms: int = NOW_MS, **body: Any) -> Decision:
+        """One decision, at a time."""
+        request = decode_request(msgspec.json.encode({"model": model, **body}))
+        ticks = itertools.count()
+        self.sent += "event" in body and body.get("publish_event", True)
+        return self.loop.run_until_complete(self.service.score(request, now_ms, Stopwatch(lambda: next(ticks))))
+
+    def fold(self) -> None:
+        """Let the worker fold what was published."""
+        drain(self.worker, self.sent)
+
+    @property
+    def history(self) -> Path:
+        """Where the Parquet history lies."""
+        return self.root / "data"
+
+    def add_to_history(self, topic: str, events: Sequence[dict[str, Any]], name: str = "more") -> None:
+        """Append events to the history, each created when it says, or when it happened."""
+        schema = pq.read_schema(self.history / topic / "part-0000.parquet")
+        rows = [{"created": event["event_time"], **event} for event in events]
+        table = pa.table({field: [row.get(field) for row in rows] for field in schema.names}, schema=schema)
+        pq.write_table(table, self.history / topic / f"part-{name}.parquet")
+
+    def extend_history(self) -> None:
+        """Append what was published, as a nightly job would."""
+        for topic, struct in SCHEMAS.items():
+            records = self.log.tail(topic, 10_000)
+            events = [msgspec.structs.asdict(msgspec.json.decode(one.value, type=struct)) for one in records]
+            if events:
+                self.add_to_history(topic, events, "published")
+
+    def audit(self, store: FeatureStore | None = None, **changed: Any) -> AuditReport:
+        """What an audit of everything so far says."""
+        self.decisions.close()
+        settings = AuditSettings(
+            log=self.root / "decisions",
+            from_ms=NOW_MS - 24 * 60 * MINUTE_MS,
+            to_ms=NOW_MS + 24 * 60 * MINUTE_MS,
+            history_until_ms=NOW_MS + 60 * MINUTE_MS,
+        )
+        return audit(store or self.store(), replace(settings, **changed), lambda *_: None)
+
+    def store(self) -> FeatureStore:
+        """The registry over this site's own history."""
+        return open_feature_store(self.world.repo_path, self.root / "registry.db")
+
+
+@pytest.fixture(scope="module")
+def applied(served: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the history, and a registry of the same definitions over it."""
+    root = tmp_path_factory.mktemp("audit")
+    shutil.copytree(served.registry_path.parent / "data", root / "data")
+    apply_repo(served.repo_path, root / "registry.db", {"ACTOR_RISK_DATA": str(root / "data")})
+    return root
+
+
+@pytest.fixture
+def site(served: World, applied: Path, tmp_path: Path, redis_namespace: str) -> Iterator[Site]:
+    before = {path: path.read_bytes() for path in (applied / "data").rglob("*.parquet")}
+    root = applied
+    shutil.rmtree(root / "decisions", ignore_errors=True)
+    reader = open_reader(served.redis_url, served.repo_path, served.registry_path, timeout_s=10)
+    models = ModelStore(tmp_path / "models")
+    for name in ("ad_click_risk", "advertiser_risk"):
+        plan = reader.plan(name)
+        publish_model(models, refs=plan.features, fingerprint=plan.fingerprint, service=name)
+    decisions = DecisionFiles(root / "decisions", "test", FileLimits(folder_bytes_max=1 << 30), lambda: NOW_MS)
+    loop = asyncio.new_event_loop()
+    with (
+        closing(open_event_log(RedisLogSettings(url=served.redis_url, prefix=redis_namespace))) as log,
+        redis.Redis.from_url(served.redis_url) as client,
+    ):
+        log.ensure_topics(TOPICS)
+        publisher = log.async_publisher()
+        service = ScoringService(reader, models, publisher, secrets.token_bytes, publish_timeout_s=10, log=decisions)
+        loop.run_until_complete(service.load(dict.fromkeys(("ad_click_risk", "advertiser_risk"), "champion")))
+        with closing(log.consumer(TOPICS, "workers")) as consumer:
+            worker = StreamWorker(
+                served.project, served.views(), consumer, RowWriter(client), DeadLetters(log), lambda: NOW_MS + 3_600_000
+            )
+            yield Site(served, root, service, reader, decisions, worker, loop, log)
+        loop.run_until_complete(publisher.close())
+        loop.run_until_complete(reader.close())
+    decisions.close()
+    loop.close()
+    for path in (applied / "data").rglob("*.parquet"):
+        if path not in before:
+            path.unlink()
+    for path, data in before.items():
+        path.write_bytes(data)
+
+
+def click(who: str, number: int, time_ms: int, **changed: Any) -> dict[str, Any]:
+    """A click on entities that only `who` has."""
+    event = {
+        "event_id": f"{who}-{number}",
+        "event_time": time_ms,
+        "event_type": "click",
+        "advertiser_id": f"{who}-a",
+        "creator_id": f"{who}-c",
+        "ip": f"{who}-i",
+        "device_id": f"{who}-{number % 3}",
+        "amount_usd": 0.1 * number,
+        "ms_since_impression": 100 + number,
+    }
+    return {**event, **changed}
+
+
+def payment(who: str, number: int, time_ms: int) -> dict[str, Any]:
+    return {
+        "event_id": f"{who}-p{number}",
+        "event_time": time_ms,
+        "event_type": "payment",
+        "actor_type": "advertiser",
+        "actor_id": f"{who}-a",
+        "ip": f"{who}-i",
+        "device_id": f"{who}-d",
+        "country": "FR",
+        "amount_usd": 20.0 / 3 * number,
+    }
+
+
+def differing(report: AuditReport) -> dict[str, FeatureReport]:
+    return {feature.feature.partition(":")[2]: feature for feature in report.differing_features}
+
+
+def ask_about_known_actors(site: Site, count: int = 25) -> int:
+    """Decisions about actors of the simulated world, without an event."""
+    asked = 0
+    for service in ("ad_click_risk", "advertiser_risk"):
+        keys = {"ad_click_risk": ("ip", "device_id", "creator_id", "advertiser_id")}.get(
+            service, ("advertiser_id", "device_id", "ip")
+        )
+        for actor in actors_of(site.world, service, count):
+            extras = {name: value for name, value in actor.items() if name not in keys and value == value}
+            site.ask(service, entities={key: actor[key] for key in keys}, request=extras)
+            asked += 1
+    return asked
+
+
+def test_what_was_served_audits_as_equal_for_every_feature_of_both_services(site: Site) -> None:
+    asked = ask_about_known_actors(site)
+    for number in range(40):
+        at_ms = NOW_MS + number * 700
+        site.ask("ad_click_risk", at_ms, event=click("audit-1", number, at_ms - 50))
+        site.ask("advertiser_risk", at_ms, event=payment("audit-1", number, at_ms - 40))
+        site.ask("ad_click_risk", at_ms + 5, event=click("audit-2", number, at_ms), publish_event=False)
+        if number % 7 == 0:
+            site.fold()
+    site.extend_history()
+    report = site.audit()
+    assert report.verdict == "equal", differing(report)
+    assert report.exit_code == 0
+    assert (report.decisions, report.compared_decisions) == (asked + 120, asked + 120)
+    assert report.own_events == 40
+    assert not report.set_apart
+    assert not report.unreadable_lines + report.cut_off_lines
+    assert len(report.features) > 90
+    for feature in report.features:
+        assert feature.compared == feature.equal + feature.late, feature
+        assert not feature.not_compared
+    counted = next(feature for feature in report.features if feature.feature == "ip_ad_stats:ip_clicks_24h")
+    assert max(point.online or 0 for point in counted.points) >= 40

@@ -206,21 +206,23 @@ class _Service:
     def _late(self, decisions: Sequence[LoggedDecision], online: Values, differing: Mask) -> Mask:
         """bool[n, F]: which differences vanish when what the log took too late for the decision is left out."""
         late = np.zeros_like(differing)
-        if self._settings.lag_ms is None:
+        rows = np.flatnonzero(differing.any(axis=1)).tolist()
+        if self._settings.lag_ms is None or not rows:
             return late
-        for step in LAG_STEPS:
-            rows = np.flatnonzero((differing & ~late).any(axis=1)).tolist()
-            if not rows:
-                break
-            some = [decisions[row] for row in rows]
-            known_ms = np.array([logged.read_ms for logged in some]) - round(step * self._settings.lag_ms)
-            found = self._recomputer.recomputed_as_known(some, known_ms)
-            same = equal_values(_rows(online, rows), found.values, self._service.features)
-            late[rows] |= same & differing[rows] & ~found.failed[:, np.newaxis]
+        some = [decisions[row] for row in rows]
+        read_ms = np.array([logged.read_ms for logged in some])
+        known_ms = np.concatenate([read_ms - round(step * self._settings.lag_ms) for step in LAG_STEPS])
+        found = self._recomputer.recomputed_as_known(some * len(LAG_STEPS), known_ms)
+        served = _rows(online, rows * len(LAG_STEPS))
+        same = equal_values(served, found.values, self._service.features) & ~found.failed[:, np.newaxis]
+        late[rows] = same.reshape(len(LAG_STEPS), len(rows), -1).any(axis=0) & differing[rows]
         return late
 
 
 def _rows(values: Values, rows: list[int]) -> Values:
-    new = {row: place for place, row in enumerate(rows)}
-    others = {(new[row], place): value for (row, place), value in values.others.items() if row in new}
+    """The values of these decisions, of some of them more than once."""
+    of_row: dict[int, list[tuple[int, object]]] = defaultdict(list)
+    for (row, feature), value in values.others.items():
+        of_row[row].append((feature, value))
+    others = {(place, feature): value for place, row in enumerate(rows) for feature, value in of_row.get(row, ())}
     return Values(values.numbers[rows], values.there[rows], others)

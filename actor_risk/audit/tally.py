@@ -18,8 +18,8 @@ from actor_risk.audit.report import Example, FeatureReport, Outcome, Point
 from materialize.online import FeatureStatus
 
 EXAMPLES_MAX = 5
-DIFFERING_POINTS_MAX = 600
-EQUAL_POINTS_MAX = 300
+DIFFERING_POINTS_MAX = 300
+EQUAL_POINTS_MAX = 120
 
 Mask = NDArray[np.bool_]
 Outcomes = NDArray[np.object_]

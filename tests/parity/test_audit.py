@@ -35,7 +35,7 @@ from serving.inputs import decode_request
 from serving.scoring import ScoringService
 from tests.parity.test_online_equals_offline import actors_of
 from tests.serving.fakes import publish_model
-from tests.support.world import SETTINGS, TOPICS, World, drain
+from tests.support.world import SETTINGS, TOPICS, World, drain, publish
 
 NOW_MS = SETTINGS.end_ms + 3 * 60_000
 """Some minutes after the newest event of the simulated history."""
@@ -64,6 +64,16 @@ class Site:
         ticks = itertools.count()
         self.sent += "event" in body and body.get("publish_event", True)
         return self.loop.run_until_complete(self.service.score(request, now_ms, Stopwatch(lambda: next(ticks))))
+
+    def log_event(self, topic: str, event: dict[str, Any]) -> None:
+        """Publish one event that nobody scores."""
+        publish(self.log, topic, [msgspec.json.encode(event)], ["k"])
+        self.sent += 1
+
+    def row_key(self, client: redis.Redis, view: str, word: str) -> bytes:
+        """The key of the one row of a view whose entity key has this word in it."""
+        (key,) = client.scan_iter(match=f"{self.world.project}:{view}:*{word}*", count=10_000)
+        return bytes(key)
 
     def fold(self) -> None:
         """Let the worker fold what was published."""
@@ -136,7 +146,12 @@ def site(served: World, applied: Path, tmp_path: Path, redis_namespace: str) -> 
         loop.run_until_complete(service.load(dict.fromkeys(("ad_click_risk", "advertiser_risk"), "champion")))
         with closing(log.consumer(TOPICS, "workers")) as consumer:
             worker = StreamWorker(
-                served.project, served.views(), consumer, RowWriter(client), DeadLetters(log), lambda: NOW_MS + 3_600_000
+                served.project,
+                served.views(),
+                consumer,
+                RowWriter(client),
+                DeadLetters(log),
+                lambda: NOW_MS + 3_600_000,
             )
             yield Site(served, root, service, reader, decisions, worker, loop, log)
         loop.run_until_complete(publisher.close())
@@ -205,8 +220,7 @@ def test_what_was_served_audits_as_equal_for_every_feature_of_both_services(site
         site.ask("ad_click_risk", at_ms, event=click("audit-1", number, at_ms - 50))
         site.ask("advertiser_risk", at_ms, event=payment("audit-1", number, at_ms - 40))
         site.ask("ad_click_risk", at_ms + 5, event=click("audit-2", number, at_ms), publish_event=False)
-        if number % 7 == 0:
-            site.fold()
+        site.fold()
     site.extend_history()
     report = site.audit()
     assert report.verdict == "equal", differing(report)
@@ -221,3 +235,133 @@ def test_what_was_served_audits_as_equal_for_every_feature_of_both_services(site
         assert not feature.not_compared
     counted = next(feature for feature in report.features if feature.feature == "ip_ad_stats:ip_clicks_24h")
     assert max(point.online or 0 for point in counted.points) >= 40
+
+
+def test_a_stale_row_is_late_while_the_event_may_be_on_its_way_and_a_mismatch_after_that(site: Site) -> None:
+    site.ask("ad_click_risk", NOW_MS, event=click("lag", 0, NOW_MS))
+    site.ask("ad_click_risk", NOW_MS + 1_000, event=click("lag", 1, NOW_MS + 1_000))  # does not see the first yet
+    site.extend_history()
+    report = site.audit(lag_ms=2_000)
+    clicks = next(feature for feature in report.features if feature.feature == "ip_ad_stats:ip_clicks_5m")
+    assert (clicks.equal, clicks.late, clicks.differing) == (1, 1, 0)
+    assert report.verdict == "equal"
+    late = differing(site.audit(lag_ms=500))["ip_clicks_5m"]
+    assert (late.equal, late.late, late.mismatched) == (1, 0, 1)
+    assert differing(site.audit(lag_ms=None))["ip_clicks_5m"].mismatched == 1
+
+
+def test_an_event_that_the_log_took_after_the_decision_is_late_and_one_that_it_had_is_a_mismatch(site: Site) -> None:
+    for who in ("late", "lost"):
+        site.ask("ad_click_risk", event=click(who, 0, NOW_MS - 1_000), publish_event=False)
+    missed = [
+        {**click("late", 1, NOW_MS - 60_000), "created": NOW_MS + 5_000},
+        {**click("lost", 1, NOW_MS - 60_000), "created": NOW_MS - 59_000},
+    ]
+    site.add_to_history("ad_events", missed)
+    found = differing(site.audit())
+    clicks = found["ip_clicks_1h"]
+    assert (clicks.late, clicks.mismatched, clicks.worst) == (1, 1, 1.0)
+    (example,) = clicks.examples
+    assert (example.entities["ip"], example.online, example.offline) == ("lost-i", 1.0, 2.0)
+
+
+def test_a_row_changed_by_hand_is_found_and_nothing_else(site: Site) -> None:
+    for who in ("hand-1", "hand-2", "hand-3"):
+        for number in range(6 if who == "hand-1" else 3):
+            at_ms = NOW_MS - 3_600_000 + number * 1_000
+            site.log_event("ad_events", click(who, number, at_ms))
+    site.fold()
+    with redis.Redis.from_url(site.world.redis_url) as client:
+        row = client.get(site.row_key(client, "ip_ad_stats", "hand-1-i"))
+        client.set(site.row_key(client, "ip_ad_stats", "hand-2-i"), row)
+    for who in ("hand-1", "hand-2", "hand-3"):
+        keys = {"ip": f"{who}-i", "device_id": f"{who}-0", "creator_id": f"{who}-c", "advertiser_id": f"{who}-a"}
+        site.ask("ad_click_risk", entities=keys)
+    site.extend_history()
+    found = site.audit()
+    views = {feature.feature.partition(":")[0] for feature in found.differing_features}
+    assert views <= {"ip_ad_stats", "click_ratios"}
+    clicks = differing(found)["ip_clicks_24h"]
+    assert (clicks.compared, clicks.equal, clicks.mismatched, clicks.worst) == (3, 2, 1, 3.0)
+    assert clicks.smape == pytest.approx(2 * 3 / 9 / 3)
+    (example,) = clicks.examples
+    assert (example.online, example.offline, example.entities["ip"]) == (6.0, 3.0, "hand-2-i")
+    assert {e.entities["ip"] for feature in found.differing_features for e in feature.examples} == {"hand-2-i"}
+    assert found.exit_code == 1
+    assert site.audit(mismatch_rate_max=0.4).exit_code == 0
+
+
+def test_an_event_that_history_lost_is_found_and_nothing_else(site: Site) -> None:
+    path = site.history / "ad_events" / "part-0000.parquet"
+    table = pq.read_table(path)
+    newest = max(range(table.num_rows), key=lambda row: table["event_time"][row].value)
+    lost = {name: table[name][newest].as_py() for name in table.column_names}
+    keys = ("ip", "device_id", "creator_id", "advertiser_id")
+    site.ask("ad_click_risk", entities={key: lost[key] for key in keys})
+    ask_about_known_actors(site, 10)
+    assert site.audit().verdict == "equal"
+    pq.write_table(table.filter(pa.array(row != newest for row in range(table.num_rows))), path)
+    found = site.audit()
+    assert found.exit_code == 1
+    assert {feature.feature.partition(":")[0] for feature in found.differing_features} <= {
+        "ip_ad_stats", "device_ad_stats", "creator_ad_stats", "advertiser_ad_stats", "click_ratios",
+    }  # fmt: skip
+    touched = [e.entities for feature in found.differing_features for e in feature.examples]
+    assert touched
+    assert all(any(entities.get(key) == lost[key] for key in keys) for entities in touched)
+
+
+def test_a_definition_that_reads_history_differently_is_found_in_its_features_alone(site: Site, tmp_path: Path) -> None:
+    ask_about_known_actors(site, 40)
+    repo = tmp_path / "repo"
+    shutil.copytree(site.world.repo_path, repo, ignore=shutil.ignore_patterns("__pycache__"))
+    with (repo / "sources.py").open("a") as sources:
+        sources.write('\nip_profiles.field_mapping.update(is_vpn="ip_is_datacenter", is_datacenter="ip_is_vpn")\n')
+    apply_repo(repo, tmp_path / "registry.db", {"ACTOR_RISK_DATA": str(site.history)})
+    found = site.audit(open_feature_store(repo, tmp_path / "registry.db"))
+    assert not found.set_apart
+    assert set(differing(found)) == {"ip_is_vpn", "ip_is_datacenter"}
+
+
+def test_decisions_of_another_definition_are_set_apart_and_an_audit_of_nothing_fails(
+    site: Site, tmp_path: Path
+) -> None:
+    site.ask("ad_click_risk", event=click("changed", 0, NOW_MS), publish_event=False)
+    repo = tmp_path / "repo"
+    shutil.copytree(site.world.repo_path, repo, ignore=shutil.ignore_patterns("__pycache__"))
+    views = repo / "ad_views.py"
+    changed = views.read_text().replace(
+        '"device_clicks", "click", "count", "5m', '"device_clicks", "click", "count", "6m'
+    )
+    assert changed != views.read_text()
+    views.write_text(changed)
+    apply_repo(repo, tmp_path / "registry.db", {"ACTOR_RISK_DATA": str(site.history)})
+    report = site.audit(open_feature_store(repo, tmp_path / "registry.db"))
+    assert report.set_apart == {"other_definition": 1}
+    assert (report.verdict, report.exit_code) == ("nothing_compared", 2)
+
+
+def test_beyond_the_end_of_history_nothing_is_compared_that_rests_on_it(site: Site) -> None:
+    ask_about_known_actors(site, 5)
+    report = site.audit(history_until_ms=None)
+    stored = {feature.feature: feature for feature in report.features}
+    clicks, age = stored["ip_ad_stats:ip_clicks_24h"], stored["ip_profile:ip_first_seen_days"]
+    assert (clicks.compared, clicks.not_compared) == (0, {"beyond_history": age.compared})
+    assert age.compared == age.equal > 0
+    newest = {end.source: end.end_ms for end in report.sources}["ad_events_history"]
+    assert newest is not None
+    assert newest < NOW_MS
+
+
+def test_degraded_decisions_are_counted_apart(site: Site) -> None:
+    site.ask("ad_click_risk", NOW_MS - 20 * 3_600_000, entities=actor(site))
+    site.ask("ad_click_risk", NOW_MS, entities=actor(site))
+    report = site.audit()
+    assert report.set_apart == {"windows_inexact": 1}
+    assert (report.decisions, report.compared_decisions, report.verdict) == (2, 1, "equal")
+
+
+def actor(site: Site) -> dict[str, Any]:
+    """The keys of the simulated world's newest ad event."""
+    newest = site.world.everything.ad_events.slice(site.world.everything.ad_events.num_rows - 1).to_pylist()[0]
+    return {key: newest[key] for key in ("ip", "device_id", "creator_id", "advertiser_id")}

@@ -110,13 +110,10 @@ def _in_order(points: Sequence[Point]) -> list[Point]:
 
 
 def _dot(point: Point, x: float, y: float) -> str:
-    told = (
-        f"{moment(point.as_of_ms)}: served {exact(point.online)}, recomputed {exact(point.offline)} ({point.outcome})"
-    )
+    values = f"served {exact(point.online)}, recomputed {exact(point.offline)}"
+    told = escape(f"{moment(point.as_of_ms)}: {values} ({point.outcome.replace('_', ' ')})")
     size = 2.2 if point.outcome == "equal" else 3.4
-    return (
-        f'<circle class="{point.outcome}" cx="{x:.1f}" cy="{y:.1f}" r="{size}"><title>{escape(told)}</title></circle>'
-    )
+    return f'<circle class="{point.outcome}" cx="{x:.1f}" cy="{y:.1f}" r="{size}"><title>{told}</title></circle>'
 
 
 def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
@@ -134,9 +131,9 @@ def _upright(x: float, label: str) -> str:
 
 
 def _svg(parts: Sequence[str], across: str, up: str, told: str) -> str:
-    middle = (HEIGHT - BOTTOM + TOP) / 2
+    x, y = (LEFT + WIDTH - RIGHT) / 2, (HEIGHT - BOTTOM + TOP) / 2
+    axis = '<text class="axis" text-anchor="middle" transform="translate'
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}">{"".join(parts)}'
-        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(across)}</text>'
-        f'<text class="axis" transform="translate(13 {middle}) rotate(-90)" text-anchor="middle">{escape(up)}</text></svg>'
+        f'{axis}({x} {HEIGHT - 6})">{escape(across)}</text>{axis}(13 {y}) rotate(-90)">{escape(up)}</text></svg>'
     )

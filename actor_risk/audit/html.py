@@ -8,7 +8,7 @@ from importlib import resources
 
 from actor_risk.audit.charts import over_time, scatter
 from actor_risk.audit.report import AuditReport, Example, FeatureReport
-from actor_risk.audit.words import OUTCOMES, REASONS, duration, exact, moment, number, share
+from actor_risk.audit.words import OUTCOMES, REASONS, counted, duration, exact, moment, number, share
 
 _VERDICTS = {
     "equal": ("good", "Served equals recomputed"),
@@ -84,40 +84,42 @@ def _tolerance(feature: FeatureReport) -> str:
 
 def _examples(examples: Sequence[Example]) -> str:
     rows = "".join(
-        f'<tr><td><span class="key {one.outcome}"></span>{one.outcome.replace("_", " ")}</td>'
+        f'<tr><td class="o"><span class="key {one.outcome}"></span>{one.outcome.replace("_", " ")}</td>'
         f'<td class="n">{escape(exact(one.online))}</td><td class="n">{escape(exact(one.offline))}</td>'
-        f"<td>{escape(one.status)}</td><td class='n'>{duration(one.age_ms)}</td><td>{moment(one.as_of_ms)}</td>"
-        f"<td>{_entities(one)}</td><td><code>{escape(one.decision_id)}</code></td></tr>"
+        f"<td>{escape(one.status)}</td><td class='n'>{duration(one.age_ms)}</td>"
+        f"<td class='o'>{moment(one.as_of_ms)}<br><code>{escape(one.decision_id)}</code></td>"
+        f"<td>{_entities(one)}</td></tr>"
         for one in examples
     )
     head = "<th>outcome</th><th class='n'>served</th><th class='n'>recomputed</th><th>status</th><th class='n'>age</th>"
-    head += "<th>as of, UTC</th><th>entities</th><th>decision</th>"
+    head += "<th>as of, UTC, and decision</th><th>entities</th>"
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _entities(example: Example) -> str:
-    return "<br>".join(f"{escape(key)}&nbsp;<b>{escape(str(value))}</b>" for key, value in example.entities.items())
+    return ", ".join(f"{escape(key)}&nbsp;<b>{escape(str(value))}</b>" for key, value in example.entities.items())
 
 
 def _apart(report: AuditReport) -> str:
-    rows = [(f"{number(count)} decisions", reason) for reason, count in report.set_apart.items()]
+    rows = [(counted(count, "decision"), reason) for reason, count in report.set_apart.items()]
     beyond: dict[str, tuple[int, int]] = {}
     for feature in report.features:
         for reason, count in feature.not_compared.items():
             features, values = beyond.get(reason, (0, 0))
             beyond[reason] = (features + 1, values + count)
     rows += [
-        (f"{number(values)} values of {number(features)} features", reason)
+        (f"{counted(values, 'value')} of {counted(features, 'feature')}", reason)
         for reason, (features, values) in beyond.items()
     ]
     if report.cut_off_lines:
-        rows.append((f"{number(report.cut_off_lines)} lines", "cut_off"))
+        rows.append((counted(report.cut_off_lines, "line"), "cut_off"))
     if report.unreadable_lines:
-        rows.append((f"{number(report.unreadable_lines)} lines", "unreadable"))
+        rows.append((counted(report.unreadable_lines, "line"), "unreadable"))
     told = {**REASONS, "cut_off": "the last line of a file whose server was killed, or writes it now"}
     told["unreadable"] = "no line of a decision log, or of one that this version does not know"
     body = "".join(
-        f"<tr><td class='n'>{how_many}</td><td><code>{escape(reason)}</code></td><td>{escape(told.get(reason, ''))}</td></tr>"
+        f"<tr><td class='n'>{how_many}</td><td><code>{escape(reason)}</code></td>"
+        f"<td>{escape(told.get(reason, ''))}</td></tr>"
         for how_many, reason in rows
     )
     ends = ", ".join(f"<code>{escape(end.source)}</code> to {moment(end.end_ms)}" for end in report.sources)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actor_risk.audit.report import AuditReport, Example, FeatureReport
-from actor_risk.audit.words import REASONS, exact, moment, number, share
+from actor_risk.audit.words import REASONS, counted, exact, moment, number, share
 
 _STYLES = {"equal": "bold green", "differs": "bold red", "nothing_compared": "bold yellow"}
 _HEADLINES = {
@@ -24,13 +24,15 @@ def show(shown: Console, report: AuditReport, *, every_feature: bool) -> None:
         f"from {moment(report.from_ms)} to {moment(report.to_ms)} UTC"
     )
     if report.own_events:
-        shown.print(f"{number(report.own_events)} scored events are not in history; each was added for its decision")
+        shown.print(
+            f"scored events that history does not have, each added for its decision: {number(report.own_events)}"
+        )
     for reason, count in report.set_apart.items():
-        shown.print(f"[yellow]{number(count)} decisions set apart[/yellow]: {reason}, {REASONS[reason]}")
+        shown.print(f"[yellow]{counted(count, 'decision')} set apart[/yellow]: {reason}, {REASONS[reason]}")
     _show_not_compared(shown, report)
     for count, told in ((report.cut_off_lines, "cut off"), (report.unreadable_lines, "not readable")):
         if count:
-            shown.print(f"[yellow]{number(count)} lines of the log are {told}[/yellow]")
+            shown.print(f"[yellow]{counted(count, 'line')} of the log {told}[/yellow]")
     listed = report.features if every_feature else [f for f in report.features if f.differing or f.late]
     if listed:
         shown.print(_table(listed))
@@ -47,7 +49,7 @@ def _show_not_compared(shown: Console, report: AuditReport) -> None:
         for reason, count in feature.not_compared.items():
             reasons.setdefault(reason, []).append(count)
     for reason, counts in reasons.items():
-        told = f"{number(sum(counts))} values of {number(len(counts))} features not compared"
+        told = f"{counted(sum(counts), 'value')} of {counted(len(counts), 'feature')} not compared"
         shown.print(f"[yellow]{told}[/yellow]: {reason}, {REASONS[reason]}")
         if reason == "beyond_history":
             ends = ", ".join(f"{end.source} to {moment(end.end_ms)}" for end in report.sources)
@@ -83,5 +85,5 @@ def _reason(report: AuditReport) -> str:
     worst = max((feature.mismatch_rate for feature in report.features), default=0.0)
     compared = sum(feature.compared for feature in report.features)
     bound = share(report.mismatch_rate_max)
-    told = f": {number(compared)} values of {number(len(report.features))} features"
+    told = f": {counted(compared, 'value')} of {counted(len(report.features), 'feature')}"
     return told + (f", up to {share(worst)} of a feature's differ (allowed: {bound})" if worst else "")

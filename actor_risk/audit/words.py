@@ -44,10 +44,14 @@ def exact(value: Any) -> str:
 
 def share(value: float) -> str:
     """A share as a percentage; a small one is not rounded to none, nor a large one to all."""
-    text = f"{100 * value:.2f} %"
-    if text == "0.00 %" and value:
-        return "< 0.01 %"
-    return "> 99.99 %" if text == "100.00 %" and value < 1 else text.replace(".00 %", " %")
+    text = f"{100 * value:.2f}".removesuffix(".00")
+    text = "< 0.01" if text == "0" and value else "> 99.99" if text == "100" and value < 1 else text
+    return f"{text}\N{NO-BREAK SPACE}%"
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of something."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def moment(time_ms: int | None) -> str:

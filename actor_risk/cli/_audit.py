@@ -30,14 +30,14 @@ class AuditFailedError(click.ClickException):
 @click.option(
     "--history-until",
     type=Instant(),
-    help="Up to when history is complete. Without it, up to each source's newest event; later decisions are not compared.",
+    help="Up to when history is complete; later decisions are not compared. Default: each source's newest event.",
 )
 @click.option(
     "--lag-ms",
     type=click.IntRange(0),
     default=2_000,
     show_default=True,
-    help="How long an event may take from the log into a row. A difference that vanishes without younger events is late.",
+    help="How long an event may take from the log into a row: a difference that vanishes without such events is late.",
 )
 @click.option("--no-late", is_flag=True, help="Call nothing late: for history whose created time is not the log's.")
 @click.option(

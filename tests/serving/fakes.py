@@ -30,6 +30,7 @@ from serving.asgi import ScoringApp
 from serving.clock import Clock
 from serving.decision import Decision
 from serving.events import EventIntake
+from serving.ports import DecisionLog
 from serving.scoring import ScoringService
 
 NOW_MS = 1_795_000_000_000
@@ -268,7 +269,7 @@ class World:
         return await self.call("POST", "/v1/score", data, {"content-type": "application/json", **(headers or {})})
 
 
-def build_world(root: Path) -> World:
+def build_world(root: Path, log: DecisionLog | None = None) -> World:
     """A server without models, over a new model store in `root`; its clock stands at NOW_MS, its stopwatch ticks."""
     features, publisher, store = MemoryFeatures(), MemoryPublisher(), ModelStore(root)
     ticks, tokens, shut_downs = itertools.count(0, 250_000), itertools.count(1), list[None]()
@@ -277,7 +278,7 @@ def build_world(root: Path) -> World:
         shut_downs.append(None)
 
     service = ScoringService(
-        features, store, publisher, lambda length: next(tokens).to_bytes(length, "big"), publish_timeout_s=0.05
+        features, store, publisher, lambda length: next(tokens).to_bytes(length, "big"), publish_timeout_s=0.05, log=log
     )
     clock = Clock(now_ms=lambda: NOW_MS, monotonic_ns=lambda: next(ticks))
     intake = EventIntake(publisher, timeout_s=0.05, events_max=EVENTS_MAX, remembered_max=REMEMBERED_MAX)

@@ -8,8 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -19,6 +21,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -90,11 +93,13 @@ def labelled(home: Home, name: str) -> pd.DataFrame:
 
 
 def write_live_events_as_history(home: Home) -> None:
-    """What came through the log since the full hour, beside the history, so that offline values can be computed."""
+    """What came through the log since the full hour, beside the history, so that offline values can be computed; each
+    created when the log took it."""
     log = home.event_log()
     for topic, struct in TOPICS.items():
-        events = [msgspec.json.decode(record.value, type=struct) for record in log.tail(topic, 1_000_000)]
-        rows = [{**msgspec.structs.asdict(event), "created": event.event_time} for event in events]
+        records = log.tail(topic, 1_000_000)
+        events = [(record, msgspec.json.decode(record.value, type=struct)) for record in records]
+        rows = [{**msgspec.structs.asdict(event), "created": record.timestamp_ms} for record, event in events]
         schema = pq.read_schema(home.data / topic / "part-0000.parquet")
         columns = {name: [row[name] for row in rows] for name in schema.names}
         pq.write_table(pa.table(columns, schema=schema), home.data / topic / "part-live.parquet")
@@ -136,6 +141,60 @@ def test_http_feast_and_offline_give_equal_values_for_every_feature_of_both_serv
         assert np.isnan(served[-1]).sum() > len(names) / 2, "the unknown actor has values"
         assert not answers[-1]["actor_known"]
         assert np.isfinite(served[:-1]).mean() > 0.6
+
+
+@pytest.mark.timeout(600)
+def test_the_audit_finds_every_decision_of_the_demo_equal_and_a_lost_event_by_its_exit_code(
+    demo: RunningDemo, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    asked = time.time()
+    status, answer = demo.ask("/v1/score", {"model": "ad_click_risk", "event": live_click(demo.home)})
+    assert status == 200, answer
+    wait_until(lambda: answer["decision_id"] in logged_text(demo.home), 20, "the decision is in the log")
+    write_live_events_as_history(demo.home)
+    now = datetime.fromtimestamp(asked + 60, UTC).isoformat()
+    report = tmp_path / "audit.json"
+    command = [sys.executable, "-m", "actor_risk.cli", "audit", "--from", "2020-01-01T00:00:00Z", "--to", now]
+    command += ["--history-until", now, "--json", str(report)]
+
+    def audit() -> subprocess.CompletedProcess[str]:
+        environ = demo_environment(demo.home.root)
+        return subprocess.run(
+            command, env=environ, cwd=request.config.rootpath, capture_output=True, text=True, timeout=200, check=False
+        )
+
+    good = audit()
+    assert good.returncode == 0, good.stdout[-3000:] + good.stderr[-2000:]
+    found = json.loads(report.read_bytes())
+    assert found["compared_decisions"] == found["decisions"] >= 2
+    path = demo.home.data / "ad_events" / "part-live.parquet"
+    live = pq.read_table(path)
+    lost = pc.not_equal(live["event_id"], answer_event_id(demo.home, answer["decision_id"]))
+    same_ip = pc.equal(live["ip"], answer["actor"]["ip"])
+    pq.write_table(live.filter(pc.invert(pc.and_(same_ip, lost))), path)
+    bad = audit()
+    assert bad.returncode == 1, bad.stdout[-3000:]
+    assert "only online" in bad.stdout
+
+
+def live_click(home: Home) -> dict[str, Any]:
+    """A click now, of the IP that the log has most events of: the demo's click farm is on it."""
+    log = home.event_log()
+    events = [msgspec.json.decode(record.value) for record in log.tail("ad_events", 1_000_000)]
+    log.close()
+    newest = max(events, key=lambda event: event["event_time"])
+    return {**newest, "event_id": "audited", "event_time": round(time.time() * 1000), "event_type": "click"}
+
+
+def answer_event_id(home: Home, decision_id: str) -> str:
+    """The id of the event that a decision was about."""
+    line = next(line for line in logged_text(home).splitlines() if decision_id in line)
+    return str(json.loads(line)["event"]["content"]["event_id"])
+
+
+def logged_text(home: Home) -> str:
+    """The decision log."""
+    return "".join(path.read_text() for path in sorted(home.decisions.rglob("*.jsonl")))
 
 
 @pytest.mark.parametrize(

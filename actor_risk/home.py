@@ -23,6 +23,9 @@ from materialize.stream import EventLog, log_settings, open_event_log
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+DECISIONS = "decisions"
+"""The decision log's folder below the home, unless it is elsewhere."""
+
 
 @dataclass(frozen=True)
 class Home:
@@ -43,7 +46,7 @@ class Home:
             root=root,
             feature_repo=Path(environ.get("ACTOR_RISK_FEATURE_REPO") or "feature_repo").absolute(),
             data=Path(environ.get("ACTOR_RISK_DATA") or root / "data").absolute(),
-            decisions=Path(environ.get("ACTOR_RISK_DECISIONS") or root / "decisions").absolute(),
+            decisions=Path(environ.get("ACTOR_RISK_DECISIONS") or root / DECISIONS).absolute(),
             given_redis_url=environ.get("REDIS_URL") or None,
             kafka_servers=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         )

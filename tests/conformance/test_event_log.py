@@ -162,6 +162,33 @@ def test_a_group_that_starts_at_the_latest_keeps_that_place_through_a_restart(
         assert sorted(int(r.value) for r in read(consumer, 10)) == list(range(50, 60))
 
 
+def test_a_group_that_starts_at_a_time_reads_what_the_log_took_from_then_on(
+    log: EventLog, topic: str, group: str
+) -> None:
+    append(log, topic, numbered(50))
+    between_ms = max(record.timestamp_ms for record in log.tail(topic, 50)) + 1
+    wait_until(lambda: time.time_ns() // 1_000_000 > between_ms, DEADLINE_S, "the log's clock has moved on")
+    append(log, topic, numbered(10, first=50))
+    with closing(log.consumer([topic], group, start=between_ms)) as consumer:
+        assert sorted(int(r.value) for r in read(consumer, 10)) == list(range(50, 60))
+    with closing(log.consumer([topic], group, start=between_ms)) as again:
+        assert sorted(int(r.value) for r in read(again, 10)) == list(range(50, 60))
+    with closing(log.consumer([topic], f"{group}-of-all", start=1)) as of_all:
+        assert len(read(of_all, 60)) == 60
+
+
+def test_a_group_that_starts_at_a_time_to_come_keeps_that_place_through_a_restart(
+    log: EventLog, topic: str, group: str
+) -> None:
+    append(log, topic, numbered(50))
+    later_ms = time.time_ns() // 1_000_000 + 3_600_000
+    with closing(log.consumer([topic], group, start=later_ms)) as consumer:
+        read_nothing(consumer)
+    append(log, topic, numbered(10, first=50))
+    with closing(log.consumer([topic], group, start=later_ms)) as consumer:
+        assert sorted(int(r.value) for r in read(consumer, 10)) == list(range(50, 60))
+
+
 def test_reading_resumes_after_the_commit(log: EventLog, topic: str, group: str) -> None:
     append(log, topic, numbered(100))
     with closing(log.consumer([topic], group)) as consumer:

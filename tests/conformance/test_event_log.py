@@ -11,6 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -149,6 +150,29 @@ def test_records_carry_their_key_and_the_time_they_were_taken(
 def test_a_new_group_starts_at_the_beginning(log: EventLog, topic: str, join: Callable[[], EventLogConsumer]) -> None:
     append(log, topic, numbered(50))
     assert len(read(join(), 50)) == 50
+
+
+def test_a_partition_with_far_more_records_does_not_hold_the_others_up(
+    settings: EventLogSettings, log: EventLog, topic: str, group: str
+) -> None:
+    many, few = 4_000, 100
+    append(log, topic, numbered(few, keys=few))
+    placed = {record.key: record.partition for record in log.tail(topic, few)}
+    hot = placed[b"key-0"]
+    others = sum(partition != hot for partition in placed.values())
+    append(log, topic, [(b"key-0", b"hot" * 100)] * many)
+    append(log, topic, numbered(few, keys=few))
+    seen = {True: 0, False: 0}
+    in_small_parts = open_event_log(replace(settings, poll_bytes_max=200_000))
+    with closing(in_small_parts), closing(in_small_parts.consumer([topic], group)) as consumer:
+
+        def poll() -> bool:
+            for record in consumer.poll(200, 200):
+                seen[record.partition == hot] += 1
+            return seen[False] == 2 * others
+
+        wait_until(poll, DEADLINE_S, "the others have been read", interval_s=0)
+    assert seen[True] < many * 0.75
 
 
 def test_a_group_that_starts_at_the_latest_keeps_that_place_through_a_restart(

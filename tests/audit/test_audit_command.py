@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from actor_risk.audit.report import EXIT_CODES
 from actor_risk.cli import main
 
 
@@ -17,7 +18,7 @@ def invoke(home: Path, *options: str) -> Result:
 
 def test_without_a_log_it_says_where_it_looked_and_which_variable_to_set(tmp_path: Path) -> None:
     found = invoke(tmp_path, "--from", "2026-11-24T00:00:00Z")
-    assert found.exit_code == 2
+    assert found.exit_code == EXIT_CODES["nothing_compared"] == 2
     told = " ".join(found.output.split())
     assert "no decision log" in told
     assert "ACTOR_RISK_DECISIONS" in told

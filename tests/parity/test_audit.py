@@ -391,11 +391,18 @@ def test_beyond_the_end_of_history_nothing_is_compared_that_rests_on_it(site: Si
 
 
 def test_degraded_decisions_are_counted_apart(site: Site) -> None:
+    site.log_event("ad_events", click("damaged", 0, NOW_MS - MINUTE_MS))
+    site.fold()
+    with redis.Redis.from_url(site.world.redis_url) as client:
+        client.set(site.row_key(client, "creator_ad_stats", "damaged-c"), b"no row")
+    keys = ("ip", "device_id", "creator_id", "advertiser_id")
+    damaged = site.ask("ad_click_risk", entities={key: click("damaged", 0, 0)[key] for key in keys})
+    assert damaged.degraded == ["rows_refused"]
     site.ask("ad_click_risk", NOW_MS - 20 * 3_600_000, entities=actor(site))
     site.ask("ad_click_risk", NOW_MS, entities=actor(site))
     report = site.audit()
-    assert report.set_apart == {"windows_inexact": 1}
-    assert (report.decisions, report.compared_decisions, report.verdict) == (2, 1, "equal")
+    assert report.set_apart == {"rows_refused": 1, "windows_inexact": 1}
+    assert (report.decisions, report.compared_decisions, report.verdict) == (3, 1, "equal")
 
 
 def actor(site: Site) -> dict[str, Any]:

@@ -171,13 +171,18 @@ def test_times_are_ticked_at_round_moments() -> None:
 
 def test_the_terminal_says_what_differs_with_examples_and_what_was_not_compared() -> None:
     out = io.StringIO()
-    console = Console(file=out, width=200)
-    show(console, report([feature("v:good", equal=5), feature("v:bad", equal=1, mismatched=1)]), every_feature=False)
+    console = Console(file=out, width=80)
+    show(
+        console,
+        report([feature("v:good", equal=5), feature("v:bad_" + "x" * 60, equal=1, mismatched=1)]),
+        every_feature=False,
+    )
     told = out.getvalue()
     assert "2 decisions set apart: other_definition" in told
     assert "beyond_history" in told
     assert "served 7 (PRESENT), recomputed 4" in told
     assert "v:good" not in told
+    assert "v:bad_" + "x" * 60 in told
     assert "served differs from recomputed" in told
 
 

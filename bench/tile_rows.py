@@ -74,8 +74,8 @@ def view() -> StreamView:
 
 @dataclass(frozen=True)
 class Written:
-    """What a backfill of the tiles did. seconds: of both phases. cpu_seconds: of workers and server, which other work on
-    the machine makes no longer. peak_mib: the most memory of one worker."""
+    """What a backfill of the tiles did. seconds: of both phases. cpu_seconds: of workers and server, which other work
+    on the machine makes no longer. peak_mib: the most memory of one worker."""
 
     events: int
     rows: int

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx
 
 from models._arrays import Floats
-from models.explain._interventional import InterventionalTrees
 from models.explain._protocol import LOG_ODDS, Explainer, Explanation
+from models.explain._trees import InterventionalTrees
 from models.trees import read_trees
 
 __all__ = ["LOG_ODDS", "Explainer", "Explanation", "InterventionalTrees", "explainer_of"]
@@ -17,4 +17,4 @@ def explainer_of(model: onnx.ModelProto, background: Floats, reference: str) -> 
 
     Raises UnsupportedModelError when the margin is not a sum of trees.
     """
-    return InterventionalTrees(read_trees(model), background, reference)
+    return InterventionalTrees.of(read_trees(model), background, reference)

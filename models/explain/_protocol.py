@@ -7,14 +7,15 @@ from typing import Protocol
 
 from models._arrays import Floats
 
-LOG_ODDS = "log_odds"
+LOG_ODDS, PROBABILITY = "log_odds", "probability"
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """`base_value` + the sum of a row of `attributions` (float64[N, F]) is the row's margin.
 
-    `reference` says what the rows are compared with, `output_space` in which unit (always log-odds here).
+    `reference` says what the rows are compared with, `output_space` in which unit; where that is `probability`, the sum is
+    the row's score.
     """
 
     base_value: float

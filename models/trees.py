@@ -5,13 +5,11 @@ Operator: ai.onnx.ml `TreeEnsemble`, version 5 (https://onnx.ai/onnx/operators/o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -85,23 +83,6 @@ class TreeBuilder:
         )
 
 
-def read_graph(content: bytes) -> onnx.ModelProto:
-    """The parsed ONNX model. Raises UnsupportedModelError when it does not parse or keeps tensors in other files."""
-    try:
-        model = onnx.load_model_from_string(content)
-    except DecodeError as error:
-        raise UnsupportedModelError("the model file is no ONNX graph: export it again") from error
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model.graph)):
-        raise UnsupportedModelError(
-            "the graph keeps tensors in other files, which a bundle does not cover: save it with its data inside"
-        )
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise UnsupportedModelError(f"the graph breaks ONNX's rules ({error}): export it again") from error
-    return model
-
-
 def read_trees(model: onnx.ModelProto) -> Ensemble:
     """The trees whose sum is the graph's `margin`.
 
@@ -117,18 +98,6 @@ def read_trees(model: onnx.ModelProto) -> Ensemble:
     roots = np.asarray(attributes["tree_roots"], np.int64)
     nodes.check(roots, feature_count)
     return Ensemble(feature_count, tuple(_tree(nodes, int(root)) for root in roots))
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
 
 
 def _tree_node(graph: onnx.GraphProto) -> onnx.NodeProto:

@@ -35,7 +35,13 @@ class InterventionalTrees:
     """Explains rows of an ensemble as differences from a background sample float64[B, F]."""
 
     def __init__(
-        self, ensemble: Ensemble, background: Floats, reference: str, *, table_bytes_max: int = TABLE_BYTES_MAX
+        self,
+        ensemble: Ensemble,
+        background: Floats,
+        reference: str,
+        output_space: str = LOG_ODDS,
+        *,
+        table_bytes_max: int = TABLE_BYTES_MAX,
     ) -> None:
         """Builds the tables (about a second for some hundred trees).
 
@@ -51,6 +57,7 @@ class InterventionalTrees:
         largest = _largest_in_table(sizes, table_bytes_max)
         self._feature_count = ensemble.feature_count
         self._reference = reference
+        self._output_space = output_space
         self._parts: list[_Table | _Direct] = [
             _Table(leaves.take(sizes == size), theirs[sizes == size])
             for size in range(1, largest + 1)
@@ -66,7 +73,7 @@ class InterventionalTrees:
         attributions = np.zeros(rows.shape)
         for part in self._parts:
             part.add(rows, attributions)
-        return Explanation(self.base_value, attributions, self._reference, LOG_ODDS)
+        return Explanation(self.base_value, attributions, self._reference, self._output_space)
 
 
 class _Table:

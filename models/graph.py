@@ -26,6 +26,7 @@ value, which is the score too."""
 
 SPACE_PROPERTY = "actor_risk.output_space"
 _TARGET, _TARGET_NAME = "actor_risk.target", "actor_risk.target_name"
+_OURS = (SPACE_PROPERTY, _TARGET, _TARGET_NAME)
 _REGRESSORS = ("TreeEnsembleRegressor", "LinearRegressor", "SVMRegressor")
 _PROBABILITIES = ("probabilities", "output_probability", "probability", "class_probabilities")
 _OPSET_MIN = 13
@@ -102,6 +103,26 @@ class _Answer:
     is_classifier: bool
 
 
+def answer_name(model: onnx.ModelProto) -> str:
+    """The output of an exporter's graph that is the answer: probabilities, a value, or a ZipMap of them.
+
+    Raises UnsupportedModelError when there is none, or more than one.
+    """
+    floats = [value.name for value in model.graph.output if _may_be_answer(value)]
+    chosen = [name for name in floats if name in _PROBABILITIES] if len(floats) > 1 else floats
+    if len(chosen) != 1:
+        raise UnsupportedModelError(
+            f"the graph has {len(floats)} outputs of floats among {named([v.name for v in model.graph.output])}: "
+            "export it with one, the probabilities of the classes or the value"
+        )
+    return str(chosen[0])
+
+
+def _may_be_answer(value: onnx.ValueInfoProto) -> bool:
+    kind = value.type.WhichOneof("value")
+    return kind == "sequence_type" or (kind == "tensor_type" and value.type.tensor_type.elem_type in FLOAT_TYPES)
+
+
 class _Rewriting:
     """One graph on its way to the served form."""
 
@@ -130,28 +151,13 @@ class _Rewriting:
     # What the graph answers
 
     def _answer(self) -> _Answer:
-        floats: list[tuple[str, int | None]] = []
+        value = next(value for value in self._graph.output if value.name == answer_name(self._model))
         labels: tuple[str, ...] = ()
-        labelled = False
-        for value in self._graph.output:
-            kind = value.type.WhichOneof("value")
-            if kind == "sequence_type":
-                tensor, labels = self._behind_zipmap(value.name)
-                floats.append((tensor, None))
-                labelled = True
-            elif kind == "tensor_type" and value.type.tensor_type.elem_type in FLOAT_TYPES:
-                floats.append((value.name, _columns(value)))
-            else:
-                labelled = True
-        if len(floats) > 1:
-            floats = [entry for entry in floats if entry[0] in _PROBABILITIES] or floats
-        if len(floats) != 1:
-            outputs = [value.name for value in self._graph.output]
-            raise UnsupportedModelError(
-                f"the graph has {len(floats)} outputs of floats among {named(outputs)}: export it with one, the "
-                "probabilities of the classes or the value"
-            )
-        tensor, columns = floats[0]
+        tensor, columns = value.name, _columns(value)
+        labelled = not all(_may_be_answer(output) for output in self._graph.output)
+        if value.type.WhichOneof("value") == "sequence_type":
+            tensor, labels = self._behind_zipmap(value.name)
+            labelled = True
         maker = self._wiring.maker(self._through_normalizer(self._wiring.unchanged(tensor)))
         labels = (() if maker is None else _labels_of(maker)) or labels
         if labels:
@@ -403,6 +409,6 @@ def _inner(tensor: str, names: dict[str, str]) -> str:
 
 
 def _set_metadata(model: onnx.ModelProto, props: dict[str, str]) -> None:
-    kept = {entry.key: entry.value for entry in model.metadata_props if not entry.key.startswith("actor_risk.")}
+    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key not in _OURS}
     del model.metadata_props[:]
     helper.set_model_props(model, kept | props)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.explain._choice import LINEAR, SAMPLING, TREES, Chosen, explainer_of, is_exact
+from models.explain._choice import LINEAR, SAMPLING, TREES, Chosen, explainer_of, is_exact, trees_behind
 from models.explain._interventional import InterventionalTrees
 from models.explain._linear import LinearExplainer
 from models.explain._protocol import LOG_ODDS, Explainer, Explanation
@@ -21,4 +21,5 @@ __all__ = [
     "SamplingExplainer",
     "explainer_of",
     "is_exact",
+    "trees_behind",
 ]

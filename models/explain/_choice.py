@@ -15,7 +15,7 @@ from models.explain._prepared import Prepared
 from models.explain._protocol import Explainer
 from models.explain._sampling import SamplingExplainer
 from models.graph import facts_of
-from models.trees import read_trees
+from models.trees import Ensemble, read_trees
 
 TREES, LINEAR, SAMPLING = "interventional_trees", "linear", "sampling"
 
@@ -27,6 +27,18 @@ class Chosen:
     explainer: Explainer
     method: str
     preparation: tuple[str, ...] = ()
+
+
+def trees_behind(model: onnx.ModelProto) -> Ensemble | None:
+    """The trees of a graph in the served form whose margin they make of the features themselves; else None.
+
+    Raises UnsupportedModelError for trees that cannot be read.
+    """
+    trees = trees_of(model)
+    steps = None if trees is None else preparation_of(model, trees.prepared)
+    if trees is None or steps is None or steps.operators:
+        return None
+    return read_trees(reading_features(model, trees, model.graph.input[0].type.tensor_type.elem_type))
 
 
 def is_exact(model: onnx.ModelProto) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from models.explain._choice import LINEAR, SAMPLING, TREES, Chosen, explainer_of, is_exact, trees_behind
-from models.explain._interventional import InterventionalTrees
 from models.explain._linear import LinearExplainer
 from models.explain._protocol import LOG_ODDS, Explainer, Explanation
 from models.explain._sampling import SamplingExplainer
+from models.explain._trees import InterventionalTrees
 
 __all__ = [
     "LINEAR",

@@ -9,11 +9,11 @@ import onnx
 
 from models._arrays import Floats
 from models.explain._core import Preparation, linear_of, preparation_of, reading_features, trees_of
-from models.explain._interventional import InterventionalTrees
 from models.explain._linear import LinearExplainer
 from models.explain._prepared import Prepared
 from models.explain._protocol import Explainer
 from models.explain._sampling import SamplingExplainer
+from models.explain._trees import InterventionalTrees, interventional_tables
 from models.graph import facts_of
 from models.trees import Ensemble, read_trees
 
@@ -69,5 +69,6 @@ def explainer_of(
         return Chosen(explainer, LINEAR, preparation.operators)
     assert trees is not None
     ensemble = read_trees(reading_features(model, trees, preparation.element_type))
-    exact = InterventionalTrees(ensemble, preparation.apply(background), reference, space)
+    prepared = preparation.apply(background)
+    exact = InterventionalTrees(interventional_tables(ensemble, prepared), prepared, reference, space)
     return Chosen(Prepared(exact, preparation) if steps.operators else exact, TREES, preparation.operators)

@@ -53,6 +53,10 @@ class Data:
     classes: NDArray[np.int64]
     value: Floats
 
+    @property
+    def count(self) -> Floats:
+        return np.floor(np.abs(self.value))
+
 
 @functools.cache
 def data(features: int = 6, holes: bool = False, rows: int = 400) -> Data:
@@ -224,7 +228,7 @@ def of_sklearn(
 ) -> Case:
     drawn = data(features, holes, rows)
     model.fit(drawn.rows, getattr(drawn, kind))
-    scores = value(model, drawn.rows) if kind == "value" else probability(model, drawn.rows)
+    scores = value(model, drawn.rows) if kind in ("value", "count") else probability(model, drawn.rows)
     content = with_skl(model, features, double=double, zipmap=zipmap)
     return Case(content, drawn.rows, scores, "1" if kind == "classes" else None, method, space, preparation)
 
@@ -305,16 +309,9 @@ def sklearn_cases() -> dict[str, Callable[[], Case]]:
             "value",
             holes=True,
         ),
-        "sklearn counts": make(of_sklearn, _Positive(), "value", SAMPLING, "value", double=True),
+        "sklearn counts": make(of_sklearn, PoissonRegressor(), "count", SAMPLING, "value", double=True),
         "sklearn vectors": make(of_sklearn, SVC(probability=True, random_state=1), "binary", SAMPLING, "probability"),
     }
-
-
-class _Positive(PoissonRegressor):
-    """A Poisson regression of how large the value is: its link is no part of the linear model."""
-
-    def fit(self, rows: Floats, values: Floats) -> _Positive:
-        return super().fit(rows, np.abs(values))
 
 
 CASES: dict[str, Callable[[], Case]] = {

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 
 from models._arrays import Bools, Floats, Ints
 from models._operators import Members, Nodes, read_nodes, tree_operators
@@ -90,9 +89,7 @@ class TreeBuilder:
     def set_split(self, node: int, feature: int, threshold: float, missing_left: bool, left: int, right: int) -> None:
         self.rows[node] = (feature, threshold, missing_left, left, right, 0.0)
 
-    def set_members(
-        self, node: int, feature: int, members: Members, missing_left: bool, left: int, right: int
-    ) -> None:
+    def set_members(self, node: int, feature: int, members: Members, missing_left: bool, left: int, right: int) -> None:
         self.rows[node] = (feature, 0.0, missing_left, left, right, 0.0)
         self.members[node] = members
 
@@ -108,23 +105,6 @@ class TreeBuilder:
             members=dict(self.members),
         )
         return with_covers(tree, self.covers) if len(self.covers) == tree.leaf_count else tree
-
-
-def read_graph(content: bytes) -> onnx.ModelProto:
-    """The parsed ONNX model. Raises UnsupportedModelError when it does not parse or keeps tensors in other files."""
-    try:
-        model = onnx.load_model_from_string(content)
-    except DecodeError as error:
-        raise UnsupportedModelError("the model file is no ONNX graph: export it again") from error
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model.graph)):
-        raise UnsupportedModelError(
-            "the graph keeps tensors in other files, which a bundle does not cover: save it with its data inside"
-        )
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise UnsupportedModelError(f"the graph breaks ONNX's rules ({error}): export it again") from error
-    return model
 
 
 def read_trees(model: onnx.ModelProto, *, leaf_covers: Sequence[float] | None = None) -> Ensemble:
@@ -154,9 +134,7 @@ def with_covers(tree: Tree, covers: Mapping[int, float]) -> Tree:
     for node in reversed(list(_parents_first(tree))):
         is_leaf = tree.feature[node] == LEAF
         total[node] = covers[node] if is_leaf else total[tree.left[node]] + total[tree.right[node]]
-    return Tree(
-        tree.feature, tree.threshold, tree.missing_left, tree.left, tree.right, tree.value, total, tree.members
-    )
+    return Tree(tree.feature, tree.threshold, tree.missing_left, tree.left, tree.right, tree.value, total, tree.members)
 
 
 def _parents_first(tree: Tree) -> Iterator[int]:
@@ -166,18 +144,6 @@ def _parents_first(tree: Tree) -> Iterator[int]:
         yield node
         if tree.feature[node] != LEAF:
             waiting += (int(tree.right[node]), int(tree.left[node]))
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
 
 
 def _operator(graph: onnx.GraphProto) -> onnx.NodeProto:
@@ -202,9 +168,7 @@ def _input(graph: onnx.GraphProto) -> tuple[int, bool]:
         known = tensor.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
         if value.name == FEATURES and known and len(dims) == 2 and dims[1].dim_value > 0:
             return int(dims[1].dim_value), tensor.elem_type == onnx.TensorProto.FLOAT
-    raise UnsupportedModelError(
-        f"the graph needs an input {FEATURES!r} of float or double [N, number of features]"
-    )
+    raise UnsupportedModelError(f"the graph needs an input {FEATURES!r} of float or double [N, number of features]")
 
 
 def _target(given: str | None, nodes: Nodes) -> int:

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import InputError, Scorer, UnsupportedModelError
-from models.explain import LOG_ODDS, InterventionalTrees, explainer_of
+from models.admission import read_graph
+from models.explain import LOG_ODDS, TREES, InterventionalTrees, explainer_of
 from models.export import export_trees
-from models.trees import LEAF, Ensemble, TreeBuilder, read_graph, read_trees
+from models.trees import LEAF, Ensemble, TreeBuilder, read_trees
 from tests.models.builders import Floats, ensembles, margins, matrices, stump
 
 
@@ -64,8 +65,11 @@ def test_base_value_and_attributions_add_up_to_the_scored_margin(
     ensemble: Ensemble, matrix: Floats, background: Floats
 ) -> None:
     content = export_trees(ensemble)
-    explanation = explainer_of(read_graph(content), background, "r").explain(matrix)
-    margin = Scorer(content).score(matrix).margin
+    scorer = Scorer(content)
+    chosen = explainer_of(read_graph(content), background, "r", scorer.margin)
+    explanation = chosen.explainer.explain(matrix)
+    margin = scorer.score(matrix).margin
+    assert (chosen.method, chosen.preparation) == (TREES, ())
     np.testing.assert_allclose(explanation.base_value + explanation.attributions.sum(axis=1), margin, 1e-9, 1e-12)
     assert explanation.base_value == pytest.approx(float(margins(ensemble, background).mean()), rel=1e-9, abs=1e-12)
 

@@ -12,7 +12,6 @@ from typing import TypeVar, cast
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from models._arrays import Floats, Ints
 from models.explain import _layout as at
@@ -203,7 +202,7 @@ def _explain_blocks(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> No
 
 @compiled
 def _add_block(ints: Ints, floats: Floats, slots: Ints, above: Ints, sums: Floats) -> None:
-    """Adds to sums float64[F, BLOCK] what the tables have for slots int32[SLOTS, BLOCK]; above int32[1 + UPPER, BLOCK]."""
+    """Adds to sums float64[F, BLOCK] what the tables have for slots int32[SLOTS, BLOCK]. `above` is scratch."""
     upper = ints[at.UPPER]
     upper_at = ints[at.UPPER_AT]
     for i in range(upper):

@@ -1,4 +1,4 @@
-"""The whole job, as a person runs it: two demos in one folder, the first of which is killed."""
+"""The whole job, as a person runs it: a demo that is killed, another in its folder, and what that made, served."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -19,23 +21,27 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from actor_risk.home import Home
-from actor_risk.local import wait_until
+from actor_risk.local import free_port, wait_until
 from actor_risk.local.processes import command_line, log_tail
+from actor_risk.serving_process import is_ready
 from materialize.events import TOPICS
 
 READY_S = 300.0
+ACTOR_RISK = (sys.executable, "-m", "actor_risk.cli")
 ACTORS = 25
 
 
-@dataclass
-class RunningDemo:
-    """A demo that has reached its last step and stays up."""
+@dataclass(frozen=True)
+class Demo:
+    """A demo that ended, what it showed, and what it left running; and the scoring application on what it made."""
 
-    process: subprocess.Popen[bytes]
+    ended: subprocess.CompletedProcess[str]
+    left_running: list[int]
     home: Home
     url: str
 
@@ -50,33 +56,89 @@ class RunningDemo:
             return error.code, json.loads(error.read())
 
 
-def demo_environment(root: Path) -> dict[str, str]:
-    """As on a fresh machine, but for the home."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")}
-    return {**kept, "ACTOR_RISK_HOME": str(root), "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
-
-
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RunningDemo]:
-    """A demo on simulated events. Whoever kills it need not stop it."""
+def demo(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Demo]:
+    """A demo that was killed in the middle, one in the same folder that ended, and what that made, served."""
     root = tmp_path_factory.mktemp("home")
-    output = root / "demo.out"
-    command = [sys.executable, "-m", "actor_risk.cli", "demo", "--port", "0"]
-    with output.open("wb") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, env=demo_environment(root), cwd=request.config.rootpath
-        )
+    run = Commands(root, request.config.rootpath)
+    marks = [str(root), kill_in_the_middle(run)]
+    ended = run("demo", "--once", "--port", "0", timeout=READY_S)
+    left_running = [pid for pid in all_pids() if any(mark in command_line(pid) for mark in marks)]
+    if ended.returncode:
+        yield Demo(ended, left_running, run.home, "")
+        return
+    assert run("up", timeout=60).returncode == 0
+    port = free_port()
+    serve = run.start("serve", "--port", str(port))
     try:
-        wait_until(lambda: "Ctrl-C stops" in output.read_text() or process.poll() is not None, READY_S, "demo is up")
-        assert process.poll() is None, log_tail(output)
-        url = re.search(r"^(http://127\.0\.0\.1:\d+) ", output.read_text(), re.MULTILINE)
-        assert url is not None, log_tail(output)
-        home = Home.from_environment(demo_environment(root))
-        yield RunningDemo(process, home, url.group(1))
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: is_ready(url) or serve.poll() is not None, READY_S, "the scoring application is ready")
+        assert serve.poll() is None, log_tail(run.output)
+        yield Demo(ended, left_running, run.home, url)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+        if serve.poll() is None:
+            serve.send_signal(signal.SIGINT)
+            serve.wait(60)
+        run("down", timeout=60)
+
+
+class Commands:
+    """`actor-risk` in a home of its own, as on a fresh machine."""
+
+    def __init__(self, root: Path, project_root: Path) -> None:
+        kept = {n: v for n, v in os.environ.items() if n not in ("REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")}
+        self._environ = {**kept, "ACTOR_RISK_HOME": str(root), "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+        self._project_root = project_root
+        self.home = Home.from_environment(self._environ)
+        self.output = root / "command.out"
+
+    def __call__(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Run one to its end."""
+        return subprocess.run(
+            [*ACTOR_RISK, *arguments],
+            env=self._environ,
+            cwd=self._project_root,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """One that goes on; what it says is in `output`."""
+        with self.output.open("wb") as out:
+            return subprocess.Popen(
+                [*ACTOR_RISK, *arguments],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=self._environ,
+                cwd=self._project_root,
+            )
+
+
+def kill_in_the_middle(run: Commands) -> str:
+    """Kill a demo while all that it starts is running; what it started then ends by itself, but for an HAProxy.
+
+    Returns the folder that its Ray Serve used.
+    """
+    process, record = run.start("demo", "--port", "0"), run.home.root / "serving.scratch"
+
+    def scratch() -> str:
+        return record.read_text() if record.exists() else ""
+
+    def in_the_middle() -> bool:
+        serves = bool(scratch()) and any(scratch() in command_line(pid) for pid in all_pids())
+        return serves or process.poll() is not None
+
+    try:
+        wait_until(in_the_middle, READY_S, "the demo has begun to serve")
+        assert process.poll() is None, log_tail(run.output)
+        assert run.home.valkey().running() is not None
+    finally:
+        process.kill()
+        process.wait(30)
+    wait_until(lambda: run.home.valkey().running() is None, 60, "the killed demo's Valkey is gone")
+    return scratch()
 
 
 def labelled(home: Home, name: str) -> pd.DataFrame:
@@ -90,11 +152,13 @@ def labelled(home: Home, name: str) -> pd.DataFrame:
 
 
 def write_live_events_as_history(home: Home) -> None:
-    """What came through the log since the full hour, beside the history, so that offline values can be computed."""
+    """What came through the log since the full hour, beside the history, so that offline values can be computed; each
+    created when the log took it."""
     log = home.event_log()
     for topic, struct in TOPICS.items():
-        events = [msgspec.json.decode(record.value, type=struct) for record in log.tail(topic, 1_000_000)]
-        rows = [{**msgspec.structs.asdict(event), "created": event.event_time} for event in events]
+        records = log.tail(topic, 1_000_000)
+        events = [(record, msgspec.json.decode(record.value, type=struct)) for record in records]
+        rows = [{**msgspec.structs.asdict(event), "created": record.timestamp_ms} for record, event in events]
         schema = pq.read_schema(home.data / topic / "part-0000.parquet")
         columns = {name: [row[name] for row in rows] for name in schema.names}
         pq.write_table(pa.table(columns, schema=schema), home.data / topic / "part-live.parquet")
@@ -102,7 +166,22 @@ def write_live_events_as_history(home: Home) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_http_feast_and_offline_give_equal_values_for_every_feature_of_both_services(demo: RunningDemo) -> None:
+def test_a_demo_in_the_folder_of_a_killed_one_shows_a_risk_that_rises_and_leaves_nothing_running(demo: Demo) -> None:
+    shown = demo.ended.stderr
+    assert demo.ended.returncode == 0, shown[-3000:]
+    answer = json.loads(demo.ended.stdout.splitlines()[-1])
+    scores = re.search(r"went from ([\d.]+) to ([\d.]+)", shown)
+    assert scores is not None, shown[-3000:]
+    assert answer["score"] > float(scores.group(1)) + 0.2
+    assert answer["reasons"]
+    areas = [float(area) for area in re.findall(r"ROC AUC ([\d.]+)", shown)]
+    assert len(areas) == 2
+    assert all(0.85 <= area <= 0.99 for area in areas)
+    assert not demo.left_running
+
+
+@pytest.mark.timeout(600)
+def test_http_feast_and_offline_give_equal_values_for_every_feature_of_both_services(demo: Demo) -> None:
     write_live_events_as_history(demo.home)
     store = demo.home.feature_store()
     online = store._get_provider().online_store
@@ -138,6 +217,45 @@ def test_http_feast_and_offline_give_equal_values_for_every_feature_of_both_serv
         assert np.isfinite(served[:-1]).mean() > 0.6
 
 
+@pytest.mark.timeout(600)
+def test_the_audit_finds_every_decision_equal_and_a_lost_event_by_its_exit_code(
+    demo: Demo, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    status, answer = demo.ask("/v1/score", {"model": "ad_click_risk", "event": live_click(demo.home)})
+    assert status == 200, answer
+    wait_until(lambda: answer["decision_id"] in logged_text(demo.home), 20, "the decision is in the log")
+    write_live_events_as_history(demo.home)
+    run, report = Commands(demo.home.root, request.config.rootpath), tmp_path / "audit.json"
+    until = datetime.fromtimestamp(time.time() + 60, UTC).isoformat()
+    audit = ("audit", "--from", "2020-01-01T00:00:00Z", "--to", until, "--history-until", until)
+    good = run(*audit, "--json", str(report), timeout=200)
+    assert good.returncode == 0, good.stdout[-3000:] + good.stderr[-2000:]
+    found = json.loads(report.read_bytes())
+    assert found["compared_decisions"] == found["decisions"] >= 3
+    assert not found["set_apart"]
+    path = demo.home.data / "ad_events" / "part-live.parquet"
+    live = pq.read_table(path)
+    pq.write_table(live.filter(pc.not_equal(live["ip"], answer["actor"]["ip"])), path)
+    bad = run(*audit, timeout=200)
+    assert bad.returncode == 1, bad.stdout[-3000:]
+    assert "ip_clicks_24h" in bad.stdout
+
+
+def live_click(home: Home) -> dict[str, Any]:
+    """A click now, like the newest one in the log, whose rows have that one."""
+    log = home.event_log()
+    events = [msgspec.json.decode(record.value) for record in log.tail("ad_events", 1_000_000)]
+    log.close()
+    clicks = [event for event in events if event["event_type"] == "click"]
+    newest = max(clicks, key=lambda event: event["event_time"])
+    return {**newest, "event_id": "audited", "event_time": round(time.time() * 1000)}
+
+
+def logged_text(home: Home) -> str:
+    """The decision log."""
+    return "".join(path.read_text() for path in sorted(home.decisions.rglob("*.jsonl")))
+
+
 @pytest.mark.parametrize(
     ("body", "status", "field"),
     [
@@ -149,7 +267,7 @@ def test_http_feast_and_offline_give_equal_values_for_every_feature_of_both_serv
     ],
 )
 def test_bad_input_is_answered_with_a_problem_that_names_the_field(
-    demo: RunningDemo, body: Any, status: int, field: str | None
+    demo: Demo, body: Any, status: int, field: str | None
 ) -> None:
     answered, problem = demo.ask("/v1/score", body)
     assert answered == status, problem
@@ -157,48 +275,7 @@ def test_bad_input_is_answered_with_a_problem_that_names_the_field(
     assert field is None or str(problem["field"]).startswith(field)
 
 
-@pytest.mark.timeout(600)
-def test_a_killed_demo_leaves_nothing_running_and_the_next_one_in_its_folder_works(
-    demo: RunningDemo, request: pytest.FixtureRequest
-) -> None:
-    valkey = demo.home.valkey().running()
-    assert valkey is not None
-    marks = [str(demo.home.root), (demo.home.root / "serving.scratch").read_text()]
-    demo.process.kill()
-    demo.process.wait(30)
-    wait_until(lambda: not is_up(demo.url), 60, "the killed demo's server is gone")
-    wait_until(lambda: demo.home.valkey().running() is None, 60, "the killed demo's Valkey is gone")
-    done = subprocess.run(
-        [sys.executable, "-m", "actor_risk.cli", "demo", "--once", "--port", "0"],
-        env=demo_environment(demo.home.root),
-        cwd=request.config.rootpath,
-        capture_output=True,
-        text=True,
-        timeout=READY_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer = json.loads(done.stdout.splitlines()[-1])
-    shown = re.search(r"went from ([\d.]+) to ([\d.]+)", done.stderr)
-    assert shown is not None, done.stderr[-3000:]
-    assert answer["score"] > float(shown.group(1)) + 0.2
-    assert answer["reasons"]
-    areas = [float(area) for area in re.findall(r"ROC AUC ([\d.]+)", done.stderr)]
-    assert len(areas) == 2
-    assert all(0.85 <= area <= 0.99 for area in areas)
-    assert not [pid for pid in all_pids() if any(mark in command_line(pid) for mark in marks)], "something still runs"
-
-
 def all_pids() -> list[int]:
     """The processes of this machine."""
     shown = subprocess.run(["ps", "-axo", "pid="], capture_output=True, text=True, check=True)
     return [int(line) for line in shown.stdout.split()]
-
-
-def is_up(url: str) -> bool:
-    """Whether anybody answers there."""
-    try:
-        with urlopen(f"{url}/healthz", timeout=2):
-            return True
-    except OSError:
-        return False

@@ -12,7 +12,6 @@ from typing import TypeVar, cast
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from models._arrays import Floats, Ints
 from models.explain import _layout as at

@@ -51,9 +51,7 @@ def labelled_rows(store: FeatureStore, here: Home, service: str, refs: Sequence[
     """Point-in-time features of the labelled rows of a service. Raises ActorRiskError when it has no labels."""
     recipe = next((recipe for recipe in RECIPES.values() if recipe.service == service), None)
     if recipe is None:
-        raise ActorRiskError(
-            f"feature service {service!r} has no labelled rows to check with: give --rows rows.parquet"
-        )
+        raise ActorRiskError(f"feature service {service!r} has no labelled rows to check with: give --rows FILE")
     found = build_training_set(store, recipe, here.data, rows_max)
     return np.ascontiguousarray(found.matrix[:, [found.refs.index(ref) for ref in refs]])
 

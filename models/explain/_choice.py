@@ -90,7 +90,7 @@ def explainer_of(
         linear_explainer = LinearExplainer(linear, preparation, background, reference, space)
         return Chosen(linear_explainer, LINEAR, preparation.operators)
     assert trees is not None
-    # ONNX Runtime walks what it is given, round and round in a loop: the trees are looked at even when tables are there.
+    # ONNX Runtime walks what it is given, in a loop for ever: the trees are looked at also when tables are there.
     check_nodes(trees.operator, facts_of(model).width)
     if tables is None or path_dependent != (tables.kind == PATH_DEPENDENT):
         ensemble = read_trees(reading_features(model, trees, preparation.element_type))

@@ -23,6 +23,7 @@ COMMANDS = {
     "models": ("_bundles", "Import a model, look at models and versions, set aliases."),
     "serve": ("_serving", "Run the scoring application."),
     "score": ("_serving", "Ask a running scoring application."),
+    "audit": ("_audit", "Compute served features again from history, and compare."),
 }
 
 
@@ -84,6 +85,7 @@ def main() -> None:
       actor-risk models list             what there is; import one made elsewhere
       actor-risk serve                   the HTTP endpoint (leave it running)
       actor-risk score --help            ask it
+      actor-risk audit --help            served features, computed again from history
 
     Everything is kept below .local/ (ACTOR_RISK_HOME). With KAFKA_BOOTSTRAP_SERVERS set, events go through Kafka,
     otherwise through streams on the same Redis.

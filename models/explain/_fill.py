@@ -64,7 +64,8 @@ def shapley_weights(size_max: int) -> Floats:
 
 def quadrature(size_max: int) -> tuple[Floats, Floats, Longs]:
     """Points and weights on [0, 1] of the rules for 1, 2, … conditions, one after the other, and where each begins."""
-    rules = [np.polynomial.legendre.leggauss((size + 1) // 2) for size in range(1, size_max + 1)]
+    by_points = [np.polynomial.legendre.leggauss(count) for count in range(1, (size_max + 1) // 2 + 1)]
+    rules = [by_points[(size - 1) // 2] for size in range(1, size_max + 1)]
     points = np.concatenate([np.empty(0), *[(nodes + 1) / 2 for nodes, _ in rules]])
     weights = np.concatenate([np.empty(0), *[w / 2 for _, w in rules]])
     first = np.cumsum([0, 0, *[nodes.size for nodes, _ in rules]]).astype(np.int64)

@@ -166,17 +166,13 @@ def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
     if len(number) != len(names):
         raise UnsupportedModelError("two nodes of a tree have the same number: export the model again")
     inner = modes != _LEAF_MODE
-    sides = [
-        np.array(
-            [number[tree, child] if split else 0 for (tree, _), child, split in zip(names, a[key], inner, strict=True)]
-        )
-        for key in ("nodes_truenodeids", "nodes_falsenodeids")
-    ]
+    true, false = (_children(names, number, a[key], inner) for key in ("nodes_truenodeids", "nodes_falsenodeids"))
     nodes = _compared(
         modes,
         np.asarray(_either(a, "nodes_values"), np.float64),
         np.asarray(_given(a, "nodes_missing_value_tracks_true", np.zeros(modes.size)), np.bool_),
-        *sides,
+        true,
+        false,
         {},
     )
     trees = np.array([tree for tree, _ in names])
@@ -195,6 +191,12 @@ def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
         leaf_order=np.flatnonzero(~inner),
     )
     return _aggregated(nodes, a.get("aggregate_function", _SUM))
+
+
+def _children(names: list[tuple[int, int]], number: dict[tuple[int, int], int], children: Any, inner: Bools) -> Longs:
+    """The positions of the children of each node, 0 at a leaf, from their numbers within the trees."""
+    named = zip(names, children, inner, strict=True)
+    return np.array([number[tree, child] if split else 0 for (tree, _), child, split in named], np.int64)
 
 
 def _weights(kind: str, a: dict[str, Any], leaves: list[int], count: int) -> tuple[Floats, Floats]:

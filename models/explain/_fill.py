@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models._arrays import Floats, Ints
+from models._arrays import Bools, Floats, Ints
 from models.explain import _layout as at
 from models.explain._kernels import compiled, read_patterns, read_slots
 from models.explain._tables import Compiled
@@ -234,7 +234,7 @@ def _fill_path_dependent(
 
 @compiled
 def play_path_dependent(
-    met: Floats, ratios: Floats, value: float, points: Floats, weights: Floats, shares: Floats
+    met: Bools, ratios: Floats, value: float, points: Floats, weights: Floats, shares: Floats
 ) -> None:
     """Adds to `shares` float64[d] those of one leaf: `met` bool[d] by the row, `ratios` by the training rows."""
     size = shares.size

@@ -87,6 +87,18 @@ def tree_operators(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return [node for node in graph.node if node.domain == _ML_DOMAIN and node.op_type in TREE_OPERATORS]
 
 
+def check_nodes(operator: onnx.NodeProto, width: int) -> None:
+    """Raises UnsupportedModelError unless the nodes are trees, without loops, of features below `width`."""
+    nodes = read_nodes(operator)
+    inner = ~nodes.is_leaf
+    below = np.concatenate([nodes.left[inner], nodes.right[inner], nodes.roots])
+    below = below[inner[below]]
+    if np.unique(below).size != below.size:  # whoever has one parent, and a root none, is in no loop with a root
+        raise UnsupportedModelError("the graph's nodes share children or form a loop: they must be trees")
+    if not np.all((nodes.feature[inner] >= 0) & (nodes.feature[inner] < width)):
+        raise UnsupportedModelError(f"a node reads a feature that is not among the {width} of the input: export again")
+
+
 def read_nodes(operator: onnx.NodeProto) -> Nodes:
     """Raises UnsupportedModelError for anything that is no sum or mean of trees, and for parts that do not fit."""
     a = {attribute.name: _value(attribute) for attribute in operator.attribute}

@@ -87,7 +87,7 @@ def test_reason_codes_come_from_the_feature_reference() -> None:
     assert reason_code("ip_clicks:count-1h") == "IP_CLICKS_COUNT_1H"
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.parquet", "background.parquet"])
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.parquet", "background.parquet", "tables.bin"])
 def test_a_bundle_with_a_missing_file_does_not_load(tmp_path: Path, name: str) -> None:
     store, version, directory = published(tmp_path)
     (directory / name).unlink()
@@ -95,7 +95,7 @@ def test_a_bundle_with_a_missing_file_does_not_load(tmp_path: Path, name: str) -
         store.load(MODEL, version)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.parquet", "background.parquet"])
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.parquet", "background.parquet", "tables.bin"])
 def test_a_bundle_with_one_changed_byte_does_not_load(tmp_path: Path, name: str) -> None:
     store, version, directory = published(tmp_path)
     content = bytearray((directory / name).read_bytes())
@@ -134,7 +134,11 @@ def no_change(files: dict[str, bytes]) -> None:
 
 
 def test_another_graph_fails_the_golden_rows(tmp_path: Path) -> None:
-    store, version = forge(tmp_path, lambda files: files.update({"model.onnx": export_trees(stump(high=2.0 + 1e-8))}))
+    def change(files: dict[str, bytes]) -> None:
+        files["model.onnx"] = export_trees(stump(high=2.0 + 1e-8))
+        del files["tables.bin"]
+
+    store, version = forge(tmp_path, change)
     with pytest.raises(GoldenMismatchError, match="margin differs"):
         store.load(MODEL, version)
 
@@ -144,7 +148,12 @@ def test_another_background_fails_the_golden_rows(tmp_path: Path) -> None:
     other = ModelStore(tmp_path / "other")
     changed = other.publish(dataclasses.replace(draft(), background=np.ones((1, 2))))
     background = (directory.parent / changed / "background.parquet").read_bytes()
-    store, version = forge(tmp_path, lambda files: files.update({"background.parquet": background}))
+
+    def change(files: dict[str, bytes]) -> None:
+        files["background.parquet"] = background
+        del files["tables.bin"]
+
+    store, version = forge(tmp_path, change)
     with pytest.raises(GoldenMismatchError, match="attribution differs"):
         store.load(MODEL, version)
 
@@ -161,7 +170,12 @@ def test_a_graph_with_external_data_does_not_load(tmp_path: Path) -> None:
     tensor = helper.make_tensor("w", TensorProto.DOUBLE, [1], [1.0])
     tensor.data_location = TensorProto.EXTERNAL
     model.graph.initializer.append(tensor)
-    store, version = forge(tmp_path, lambda files: files.update({"model.onnx": model.SerializeToString()}))
+
+    def replaced(files: dict[str, bytes]) -> None:
+        del files["tables.bin"]
+        files["model.onnx"] = model.SerializeToString()
+
+    store, version = forge(tmp_path, replaced)
     with pytest.raises(BundleCorruptError, match="other files"):
         store.load(MODEL, version)
 
@@ -225,7 +239,14 @@ def test_features_must_be_distinct_and_thresholds_in_order() -> None:
     with pytest.raises(InputError, match="distinct ref"):
         msgspec.structs.replace(draft().card, features=(Feature(ref="a:b", code="A"), Feature(ref="a:b", code="B")))
     with pytest.raises(InputError, match="review <= block"):
-        Thresholds(review=0.0, block=0.5)
+        Thresholds(review=0.6, block=0.5)
+
+
+@pytest.mark.parametrize("review", [0.0, -0.1])
+def test_a_classifier_that_would_review_everyone_is_not_published(tmp_path: Path, review: float) -> None:
+    everyone = msgspec.structs.replace(draft().card, thresholds=Thresholds(review=review, block=0.5))
+    with pytest.raises(InputError, match="0 < review"):
+        ModelStore(tmp_path).publish(dataclasses.replace(draft(), card=everyone))
 
 
 def test_publishing_leaves_nothing_but_the_version(tmp_path: Path) -> None:

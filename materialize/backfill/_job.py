@@ -138,8 +138,6 @@ class ViewJob:
     def report(self) -> ViewReport:
         """What became of the last run."""
         plan, run = self._plan or self.plan(), self._run
-        written = plan.shards if plan.is_stream else len(plan.chunks)
-        left = len(plan.to_write) if not plan.is_stream else plan.shards if plan.sides is None else len(plan.sides)
         seconds = max(run.seconds, 1e-9)
         return ViewReport(
             view=plan.view,
@@ -154,9 +152,9 @@ class ViewJob:
             read_end=moment(plan.read.end_ms),
             batch_end=None if self._batch_end_ms is None else moment(self._batch_end_ms),
             chunks=len(plan.chunks),
-            chunks_known=len(plan.chunks) - len([c for c in plan.to_look if c is not plan.before]),
+            chunks_known=len(plan.chunks) - len(plan.to_look if plan.is_stream else plan.to_write),
             shards=plan.shards,
-            shards_known=written - left if plan.is_stream else 0,
+            shards_known=0 if plan.sides is None else plan.shards - len(plan.sides),
             counts=run.counts,
             seconds=round(run.seconds, 3),
             rows_per_second=round(run.counts.verified / seconds, 1),

@@ -191,6 +191,8 @@ class Manifest:
         for path in self.staging.iterdir() if self.staging.is_dir() else ():
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(self.staging, ignore_errors=True)
 
     def staged_folder(self, span: Span) -> Path:
         """The folder for the staged events of a span."""

@@ -12,7 +12,9 @@ from tests.support.world import build_world, delete_keys
 
 
 @pytest.fixture(scope="package")
-def home(redis_url: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[BackfillHome]:
+def home(
+    redis_url: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[BackfillHome]:
     """What is in it comes from the tests; each begins with `home.clear()`."""
     directory = tmp_path_factory.mktemp("backfill")
     world = build_world(directory, request.config.rootpath / "feature_repo", redis_url)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +29,7 @@ STREAM_VIEW, BATCH_VIEW = "ip_ad_stats", "ip_profile"
 SPAN = ("--start", moment(START_MS), "--end", moment(CUT_MS), "--step", "6h")
 VIEWS = ("--view", STREAM_VIEW, "--view", BATCH_VIEW)
 
+_numbers = itertools.count()
 _forking = multiprocessing.get_context("fork")  # a child that has Feast loaded already is at work within milliseconds
 
 
@@ -106,7 +109,7 @@ class KillableCommand:
     """A backfill command in a process of its own, its output in a file."""
 
     def __init__(self, home: BackfillHome, arguments: tuple[str, ...]) -> None:
-        self._log = home.directory / "command.log"
+        self._log = home.directory / f"command-{next(_numbers)}.log"
         self._process = _forking.Process(target=_run, args=(home.environment, arguments, self._log), daemon=True)
         self._process.start()
 
@@ -135,9 +138,7 @@ class KillableCommand:
 
 
 def _run(environment: Mapping[str, str], arguments: tuple[str, ...], log: Path) -> None:
-    with log.open("w", buffering=1) as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
+    sys.stdout = sys.stderr = log.open("w", buffering=1)
     os.environ.update(environment)
     main(["backfill", *arguments])
 

@@ -18,7 +18,7 @@ from materialize.backfill._manifest import write_whole
 from materialize.backfill._newest import write_newest_rows
 from materialize.backfill._plan import Plan
 from materialize.backfill._report import JobStatus, ViewReport
-from materialize.backfill._results import ChunkResult, GatherResult, Progress
+from materialize.backfill._results import ChunkResult, GatherResult
 from materialize.backfill._sides import batch_end_of, batch_span, gather_events, write_batch_sides
 from materialize.backfill._spans import Span, moment
 from materialize.backfill._staging import StagingError
@@ -37,7 +37,6 @@ __all__ = [
     "JobStatus",
     "LeaseLostError",
     "Plan",
-    "Progress",
     "QualityError",
     "RowsLostError",
     "Span",

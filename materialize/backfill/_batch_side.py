@@ -9,10 +9,9 @@ from pathlib import Path
 from feast.data_source import DataSource
 
 from materialize.backfill._newest import write_newest_rows
-from materialize.backfill._results import Progress
 from materialize.backfill._sides import batch_end_of, batch_span, gather_events, write_batch_sides
 from materialize.definitions import StreamView, View
-from materialize.online import RowWriter
+from materialize.online import Progress, RowWriter
 
 
 @dataclass(frozen=True)

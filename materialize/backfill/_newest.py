@@ -16,7 +16,7 @@ from feast.data_source import DataSource
 from feast.type_map import python_values_to_proto_values
 
 from materialize.backfill._entities import group_entities
-from materialize.backfill._results import ChunkResult, Progress
+from materialize.backfill._results import ChunkResult
 from materialize.definitions import BatchView, FeatureField
 from materialize.events import columns_from_table
 from materialize.offline import ARROW_TYPES, read_history, values_as_declared
@@ -24,6 +24,7 @@ from materialize.online import (
     NUMERIC_KINDS,
     FieldValue,
     KeyEncoder,
+    Progress,
     RowWriter,
     encode_batch_columns,
     value_from_proto,

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-Progress = Callable[[int, int], None]
-"""Told (rows done so far, rows in all)."""
 
 
 @dataclass(frozen=True)

@@ -10,24 +10,20 @@ history has events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from feast.data_source import DataSource
 
 from materialize.backfill._entities import group_entities
-from materialize.backfill._results import ChunkResult, GatherResult, Progress
+from materialize.backfill._results import ChunkResult, GatherResult
 from materialize.backfill._staging import StagedEvents, stage, unstage
-from materialize.definitions import StreamView
-from materialize.events import columns_from_table
-from materialize.kernel import KEEP_SLACK_MS, EventBlock, replace_batch_side
+from materialize.definitions import EVENT_ID, StreamView
+from materialize.events import columns_from_table, hashes_from_table
+from materialize.kernel import KEEP_SLACK_MS
 from materialize.offline import read_history
-from materialize.online import KeyEncoder, RowWriter, StreamRow
-
-ROWS_AT_ONCE = 2_000
-"""Rows written between two reports of progress."""
+from materialize.online import KeyEncoder, Progress, RowFolder, RowWriter, history_by_row
 
 
 def batch_span(view: StreamView, end_ms: int) -> tuple[int, int]:
@@ -65,11 +61,12 @@ def gather_events(
     table = read_history(source, repo_path, start_ms, end_ms)
     columns = columns_from_table(table)
     newest_ms = int(columns[source.timestamp_field].max()) if table.num_rows else None
-    events = view.events(columns)
+    hashed = hashes_from_table(table, (EVENT_ID, *view.spec.distinct_columns))
+    events = view.events(columns, hashed.get(EVENT_ID), hashed)
     encoder = KeyEncoder("", view.name, view.join_keys)
     codes, first = group_entities(events.keys)
     entities = encoder.entities(zip(*(column[first] for column in events.keys), strict=True))
-    sizes = stage(StagedEvents(entities, codes.astype(np.int32), events.block), view.fingerprint, shards, folder)
+    sizes = stage(StagedEvents(entities, codes, events.block), view.fingerprint, shards, folder)
     return GatherResult(table.num_rows, events.skipped, newest_ms, sizes)
 
 
@@ -90,24 +87,8 @@ def write_batch_sides(
     staged = unstage(folders, view.fingerprint, shard)
     prefix = KeyEncoder(project, view.name, view.join_keys).prefix
     keys = [prefix + entity for entity in staged.entities]
-    order = np.argsort(staged.codes, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(staged.codes[order])) + 1) if len(order) else []
-    before, rows = replace(writer.counts), len(parts)
-    for begin in range(0, rows, ROWS_AT_ONCE):
-        chosen = parts[begin : begin + ROWS_AT_ONCE]
-        changes = {
-            keys[staged.codes[index[0]]]: _replacing(view, staged.block.take(index), batch_end_ms) for index in chosen
-        }
-        writer.update_stream_rows(view, changes)
-        progress(begin + len(chosen), rows)
+    history = history_by_row(keys, staged.codes, staged.block)
+    before = replace(writer.counts)
+    writer.replace_batch_sides(view, RowFolder(view), history, batch_end_ms, progress)
     written, sent = writer.counts.written - before.written, writer.counts.sent_bytes - before.sent_bytes
-    return ChunkResult(len(staged.codes), written, 0, rows, sent)
-
-
-def _replacing(view: StreamView, history: EventBlock, batch_end_ms: int) -> Callable[[StreamRow], StreamRow | None]:
-    def change(stored: StreamRow) -> StreamRow | None:
-        if stored.state.batch_end_ms > batch_end_ms:
-            return None
-        return replace(stored, state=replace_batch_side(view.spec, stored.state, history, batch_end_ms))
-
-    return change
+    return ChunkResult(len(staged.codes), written, 0, len(keys), sent)

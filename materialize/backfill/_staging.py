@@ -30,7 +30,6 @@ import xxhash
 from materialize.kernel import EventBlock, concat_blocks
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-Codes = np.ndarray[Any, np.dtype[np.int32]]
 
 _FINGERPRINT, _SHARD, _SHARDS, _CHECKSUM = b"view", b"shard", b"shards", b"xxh3"
 
@@ -41,10 +40,10 @@ class StagingError(ValueError):
 
 @dataclass(frozen=True)
 class StagedEvents:
-    """Events with the entity of each: `entities[codes[i]]` is that of event i. codes: int32[n]."""
+    """Events with the entity of each: `entities[codes[i]]` is that of event i. codes: int64[n]."""
 
     entities: Sequence[bytes]
-    codes: Codes
+    codes: Ints
     block: EventBlock
 
 
@@ -101,7 +100,7 @@ def unstage(folders: Sequence[Path], fingerprint: int, shard: int) -> StagedEven
     keys = pa.chunked_array([batch.column("entity") for _, batch in files]).unify_dictionaries()
     return StagedEvents(
         keys.chunk(0).dictionary.to_pylist(),
-        np.concatenate([chunk.indices.to_numpy() for chunk in keys.chunks]),
+        np.concatenate([chunk.indices.to_numpy() for chunk in keys.chunks]).astype(np.int64),
         concat_blocks([_block(batch) for _, batch in files]),
     )
 

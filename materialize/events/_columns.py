@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from materialize.events._decode import Event, event_time_ms
+from materialize.kernel import hash_strings, hash_value
+
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 Columns = dict[str, np.ndarray[Any, Any]]
 """Column name → array of one length. Numbers are float64 with NaN for null (integers that float64 cannot tell apart
@@ -41,6 +44,40 @@ def columns_from_table(table: pa.Table) -> Columns:
     Raises ValueError for a timestamp without zone.
     """
     return {name: _column(name, table.column(name)) for name in table.column_names}
+
+
+def hashes_from_table(table: pa.Table, names: Iterable[str]) -> dict[str, Hashes]:
+    """The hash of each value, uint64[n], 0 for null, for those of the columns that are strings.
+
+    They are what `hash_values` gives of the same column of `columns_from_table`, without an object for each value.
+    """
+    wanted = {name: table.column(name) for name in names if name in table.column_names}
+    return {name: _hashes(column) for name, column in wanted.items() if _is_string(column.type)}
+
+
+def _hashes(column: pa.ChunkedArray) -> Hashes:
+    parts = [_hashes_of_chunk(chunk) for chunk in column.chunks]
+    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+
+def _hashes_of_chunk(strings: pa.Array) -> Hashes:
+    if pa.types.is_dictionary(strings.type):
+        words = np.append(_hashes_of_chunk(strings.dictionary), np.uint64(0))
+        return np.asarray(words[strings.indices.fill_null(len(words) - 1).to_numpy()])
+    _, offsets, data = strings.buffers()
+    if not len(strings) or data is None:
+        return np.where(strings.is_valid().to_numpy(zero_copy_only=False), hash_value(""), 0).astype(np.uint64)
+    kind = np.dtype(np.int64 if pa.types.is_large_string(strings.type) else np.int32)
+    begins = np.frombuffer(offsets, kind, len(strings) + 1, strings.offset * kind.itemsize)
+    hashes = hash_strings(np.frombuffer(data, np.uint8), begins)
+    if strings.null_count:
+        hashes[strings.is_null().to_numpy(zero_copy_only=False)] = 0
+    return hashes
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _column(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, Any]:

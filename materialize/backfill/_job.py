@@ -205,7 +205,7 @@ class ViewJob:
             manifest.forget(known.looked.values())
             manifest.forget(known.sides)
         manifest.clean()
-        manifest.clean_staging(e.span for e in manifest.entries(LookedEntry))
+        manifest.clean_staging(e for e in manifest.entries(LookedEntry) if manifest.has_staged(e))
         self._plan = plan
         return plan
 
@@ -238,7 +238,7 @@ class ViewJob:
     def _look_part(self, plan: Plan, chunk: Chunk) -> Part:
         step: Step = Look(chunk.span)
         if plan.is_stream:
-            step = Gather(chunk.span, plan.shards, self._manifest.staged_folder(chunk.span))
+            step = Gather(chunk.span, plan.shards, self._manifest.span_folder(chunk.span))
         return Part(f"{self.view.name}, reading {chunk.span}", max(chunk.rows, 1), step)
 
     def _check(self, plan: Plan) -> None:
@@ -286,7 +286,7 @@ class ViewJob:
         spans = [chunk.span for chunk in plan.chunks if not chunk.is_empty]
         entries = {entry.span: entry for entry in self._manifest.entries(LookedEntry)}
         end_ms = self._batch_end_ms = end_of(self.view, plan.asked, [entries[span] for span in spans])
-        folders = tuple(self._manifest.staged_folder(span) for span in spans)
+        folders = tuple(self._manifest.staged_folder(entries[span]) for span in spans)
         shards = plan.sides if plan.sides is not None else self._missing_sides(plan, end_ms)
         weight = max(plan.rows // plan.shards, 1)
         parts = {

@@ -5,7 +5,7 @@
         rows-<start>-<end>.json           a batch view's rows of a span are in Redis
         side-<batch end>-<shard>of<n>.json    a stream view's rows of a shard are in Redis
         job-<start>-<end>.json            a whole job is done: its watermark may follow
-        staged/<start>-<end>/             the events of a stream view on their way, removed at the end of the job
+        staged/<start>-<end>/<try>/       the events of a stream view on their way, removed at the end of the job
 
 Only the driver of a job writes here, while it holds the view's lease. A file appears whole or not at all, and only
 after what it says is true: rows first, then the mark in Redis, then the file. `meaning` is the hash of the view's
@@ -55,8 +55,12 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """The events of a span in `staged/`, in so many shards. `newest_ms`: of all rows read; None for none."""
+    """The events of a span in `staged/`, in so many shards. `newest_ms`: of all rows read; None for none.
 
+    attempt: the folder's last name, another one each time: whoever gathers a span twice, by mistake, spoils nothing.
+    """
+
+    attempt: str
     shards: int
     newest_ms: int | None
     shard_bytes: tuple[int, ...]
@@ -185,24 +189,30 @@ class Manifest:
             if path.is_file() and path.name not in self._entries:
                 path.unlink(missing_ok=True)
 
-    def clean_staging(self, keep: Iterable[Span] = ()) -> None:
-        """Remove the staged events of all spans but these."""
-        kept = {span_name(span) for span in keep}
-        for path in self.staging.iterdir() if self.staging.is_dir() else ():
-            if path.name not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+    def clean_staging(self, keep: Iterable[LookedEntry] = ()) -> None:
+        """Remove all staged events but those of these entries."""
+        kept = {self.staged_folder(entry) for entry in keep}
         if not kept:
             shutil.rmtree(self.staging, ignore_errors=True)
+            return
+        for path in self.staging.glob("*/*"):
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
-    def staged_folder(self, span: Span) -> Path:
-        """The folder for the staged events of a span."""
+    def span_folder(self, span: Span) -> Path:
+        """Where the events of a span are staged, each time in a folder of its own."""
         return self.staging / span_name(span)
+
+    def staged_folder(self, entry: LookedEntry) -> Path:
+        """Where the events of an entry's span are staged."""
+        assert entry.staged is not None
+        return self.span_folder(entry.span) / entry.staged.attempt
 
     def has_staged(self, entry: LookedEntry) -> bool:
         """Whether the events of the entry's span are there, each file as long as it was written."""
         if entry.staged is None:
             return False
-        files = sorted(self.staged_folder(entry.span).glob("*.arrow"))
+        files = sorted(self.staged_folder(entry).glob("*.arrow"))
         return tuple(path.stat().st_size for path in files) == entry.staged.shard_bytes
 
 

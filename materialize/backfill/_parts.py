@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -64,7 +65,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Gather:
-    """Read, transform and stage a span of a stream view, and profile it."""
+    """Read, transform and stage a span of a stream view, in a new folder within this one, and profile it."""
 
     span: Span
     shards: int
@@ -169,12 +170,13 @@ def _look(view: BatchView, source: DataSource, repo_path: Path | None, span: Spa
 
 
 def _gather(view: StreamView, source: DataSource, work: Work, step: Gather) -> Seen:
-    span = step.span
-    found = gather_events(view, source, work.repo_path, span.start_ms, span.end_ms, step.shards, step.folder)
+    span, attempt = step.span, uuid.uuid4().hex
+    folder = step.folder / attempt
+    found = gather_events(view, source, work.repo_path, span.start_ms, span.end_ms, step.shards, folder)
     profiles = [
-        profile_events(view.spec, unstage([step.folder], view.fingerprint, shard).block) for shard in range(step.shards)
+        profile_events(view.spec, unstage([folder], view.fingerprint, shard).block) for shard in range(step.shards)
     ]
-    staged = Staged(step.shards, found.newest_ms, found.shard_bytes)
+    staged = Staged(attempt, step.shards, found.newest_ms, found.shard_bytes)
     return Seen(found.events, found.skipped, merged(profiles), staged)
 
 

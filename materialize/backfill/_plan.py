@@ -12,7 +12,7 @@ from materialize.backfill._sides import batch_end_of, batch_span
 from materialize.backfill._spans import Span, cut, gaps, holes, moment, union
 from materialize.definitions import StreamView, View
 
-CHUNKS_MAX = 10_000
+CHUNKS_MAX = 50_000
 EVENTS_IN_SHARD = 100_000
 SHARDS_MAX = 512
 

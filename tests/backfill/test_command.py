@@ -220,3 +220,29 @@ def test_the_report_and_the_status_go_where_they_are_told(clean_home: BackfillHo
     assert told["views"][0]["counts"]["verified"] > 0
     assert told["views"][0]["columns"][0]["null_rate"] == 0
     assert json.loads(status.read_text()) == {"view": BATCH_VIEW, "done": 1, "total": 1}
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def lost(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("spoil", [cut_short, lost])
+def test_staged_events_that_are_lost_or_damaged_are_read_again(
+    clean_home: BackfillHome, spoil: Callable[[Path], None]
+) -> None:
+    home = clean_home
+    done(home, *STREAM, *SPAN)
+    undisturbed = home.rows()
+    home.clear()
+    command = home.start(*STREAM, *SPAN)
+    wait_until(lambda: len(home.entries(STREAM_VIEW, "looked")) > 2, TIMEOUT_S, "it works")
+    command.kill()
+    staged = sorted(home.view_folder(STREAM_VIEW).rglob("*.arrow"))
+    spoil(staged[0])
+    (resumed,) = done(home, *STREAM, *SPAN, "--resume")
+    assert 0 < resumed.chunks_known < resumed.chunks
+    assert home.rows() == undisturbed

@@ -20,6 +20,7 @@ from materialize.backfill import (
     Inline,
     JobSettings,
     QualityError,
+    RowsLostError,
     Span,
     StoppedError,
     ViewBusyError,
@@ -300,3 +301,30 @@ def test_the_rows_of_a_view_that_is_deleted_are_not_believed_when_it_comes_back(
         bench._client,
     )
     assert len(job.plan().to_write) == DAYS
+
+
+def test_redis_that_goes_back_while_a_job_runs_fails_it_and_a_resumed_one_mends_it(
+    bench: Bench, client: redis.Redis
+) -> None:
+    made = history(bench.directory, steady())
+    bench.run(made)
+    undisturbed = bench.rows()
+    client.delete(*undisturbed, f"{bench.project}:backfill/{{profile}}:mark")
+    job = ViewJob(bench.store(made).get_feature_view("profile"), SPAN, bench.settings(), client)
+
+    def empty_when_two_are_done(status: Any) -> None:
+        if status.phase == "writing" and status.parts_done == 2:
+            client.delete(*bench.rows(), f"{bench.project}:backfill/{{profile}}:mark")
+
+    with pytest.raises(RowsLostError, match="--resume"):
+        job.run(Inline(client), lambda: None, empty_when_two_are_done, bench.watermark.append)
+    assert bench.watermark == [SPAN]  # that of the first job
+    assert bench.run(made, is_resumed=True).counts.events == DAYS * ROWS_A_DAY
+    assert bench.rows() == undisturbed
+
+
+def test_other_keys_of_the_project_are_left_alone(bench: Bench, client: redis.Redis) -> None:
+    client.set(f"{bench.project}:definitions", "1 ab")
+    bench.run(history(bench.directory, steady()))
+    kept = {*client.scan_iter(f"{bench.project}:*")} - {*bench.rows()}
+    assert kept == {f"{bench.project}:definitions".encode(), f"{bench.project}:backfill/{{profile}}:mark".encode()}

@@ -7,7 +7,8 @@ follow a power law; one event in a hundred has none; one in a thousand was deliv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,9 @@ import pyarrow.parquet as pq
 import redis
 from feast import FileSource
 
-from bench.timing import same_values
+from actor_risk.local import Valkey
+from bench.bars import Bar, Findings
+from bench.timing import rounded, same_values
 from bench.two_workers import TwoWorkers, Worked, writer_of
 from materialize.backfill import ChunkResult, GatherResult, batch_end_of, batch_span, gather_events, write_batch_sides
 from materialize.definitions import FeatureField, JoinKey, StreamView
@@ -81,6 +84,41 @@ class Written:
     peak_mib: int
     staged_mib: int
     row_mib: int
+
+
+def tile_findings(folder: Path, is_short: bool) -> Findings:
+    """So many events, twice as many, and so many again, each into an empty server; counts and values checked first."""
+    events, entities = (500_000, 20_000) if is_short else (10_000_000, 200_000)
+    once, twice = folder / "once", folder / "twice"
+    write_events(once, events, entities, seed=1)
+    write_events(twice, 2 * events, entities, seed=2)
+    compared, runs = 0, []
+    for place, count in ((once, events), (twice, 2 * events), (once, events)):
+        with Valkey(folder / f"valkey-{len(runs)}") as server, TwoWorkers(warm_up) as workers:
+            runs.append(backfill(workers, place, server.url, count))
+            compared += 0 if len(runs) == 3 else check(place, server.url, runs[-1])
+    first, double, second = runs
+    seconds = (first.seconds + second.seconds) / 2
+    figures = {
+        "tile_events_per_s": rounded(events / seconds),
+        "tile_scaling": rounded(double.seconds / seconds),
+        "tile_peak_mib": max(first.peak_mib, second.peak_mib),
+        "tile_memory_growth": rounded(double.peak_mib / max(first.peak_mib, second.peak_mib)),
+    }
+    return Findings(
+        figures,
+        {"tile_seconds": [rounded(one.seconds) for one in runs]},
+        {"tile_values_compared": compared, "tile_runs": [asdict(one) for one in runs]},
+    )
+
+
+def tile_bars(figures: Mapping[str, float]) -> list[Bar]:
+    """The bars of the tiles."""
+    return [
+        Bar("tile_events_per_s", figures["tile_events_per_s"], 500_000),
+        Bar("tile_scaling", figures["tile_scaling"], 2.2, at_most=True),
+        Bar("tile_memory_growth", figures["tile_memory_growth"], 1.2, at_most=True),
+    ]
 
 
 def write_events(folder: Path, events: int, entities: int, seed: int) -> None:

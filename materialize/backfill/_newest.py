@@ -60,10 +60,10 @@ def write_newest_rows(
     times = columns[source.timestamp_field]
     made = columns[created] if created else np.zeros_like(times)
     newest = _last_of_each([columns[key] for key in keys], times, made)
-    table = table.take(pa.array(newest))
+    if len(newest) < len(times):
+        table = table.take(pa.array(newest))
     stored = [_stored(field, table.column(field.name)) for field in view.fields]
-    entities = [table.column(key).to_pylist() for key in keys]
-    row_keys = encoder.keys(zip(*entities, strict=True)) if keys else [encoder.key(())]
+    row_keys = _row_keys(encoder, [table.column(key) for key in keys])
     before = replace(writer.counts)
     for begin in range(0, len(newest), ROWS_AT_ONCE):
         part = slice(begin, begin + ROWS_AT_ONCE)
@@ -96,5 +96,13 @@ def _last_of_each(
     codes = group_entities(keys)[0] if keys else np.zeros(len(times), np.int64)
     order = np.lexsort((created, times, codes))
     last = np.append(np.flatnonzero(np.diff(codes[order])), len(order) - 1)
-    positions: np.ndarray[Any, np.dtype[np.int64]] = order[last]
+    positions: np.ndarray[Any, np.dtype[np.int64]] = np.sort(order[last])
     return positions
+
+
+def _row_keys(encoder: KeyEncoder, columns: Sequence[pa.ChunkedArray]) -> list[bytes]:
+    """The Redis key of each row; a view without join keys has the one row."""
+    if not columns:
+        return [encoder.key(())]
+    entities = encoder.entities_of_columns([column.to_numpy(zero_copy_only=False) for column in columns])
+    return [encoder.prefix + entity for entity in entities.to_pylist()]

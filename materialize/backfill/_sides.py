@@ -65,7 +65,7 @@ def gather_events(
     events = view.events(columns, hashed.get(EVENT_ID), hashed)
     encoder = KeyEncoder("", view.name, view.join_keys)
     codes, first = group_entities(events.keys)
-    entities = encoder.entities(zip(*(column[first] for column in events.keys), strict=True))
+    entities = encoder.entities_of_columns([column[first] for column in events.keys])
     sizes = stage(StagedEvents(entities, codes, events.block), view.fingerprint, shards, folder)
     return GatherResult(table.num_rows, events.skipped, newest_ms, sizes)
 
@@ -86,7 +86,7 @@ def write_batch_sides(
     """
     staged = unstage(folders, view.fingerprint, shard)
     prefix = KeyEncoder(project, view.name, view.join_keys).prefix
-    keys = [prefix + entity for entity in staged.entities]
+    keys = [prefix + entity for entity in staged.entities.to_pylist()]
     history = history_by_row(keys, staged.codes, staged.block)
     before = replace(writer.counts)
     writer.replace_batch_sides(view, RowFolder(view), history, batch_end_ms, progress)

@@ -17,16 +17,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
+from materialize.events import hash_binary
 from materialize.kernel import EventBlock, concat_blocks
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -40,9 +40,10 @@ class StagingError(ValueError):
 
 @dataclass(frozen=True)
 class StagedEvents:
-    """Events with the entity of each: `entities[codes[i]]` is that of event i. codes: int64[n]."""
+    """Events with the entity of each: `entities[codes[i]]` is that of event i. entities: binary, each once. codes:
+    int64[n]."""
 
-    entities: Sequence[bytes]
+    entities: pa.Array
     codes: Ints
     block: EventBlock
 
@@ -56,10 +57,9 @@ class ShardName:
     shards: int
 
 
-def shards_of(entities: Sequence[bytes], shards: int) -> Ints:
+def shards_of(entities: pa.Array, shards: int) -> Ints:
     """The shard of each entity, int64[n]: the same in every process and version of Python."""
-    digest = xxhash.xxh3_64_intdigest
-    return np.fromiter((digest(entity) % shards for entity in entities), np.int64, len(entities))
+    return (hash_binary(entities) % np.uint64(shards)).astype(np.int64)
 
 
 def stage(events: StagedEvents, fingerprint: int, shards: int, folder: Path) -> tuple[int, ...]:
@@ -67,22 +67,35 @@ def stage(events: StagedEvents, fingerprint: int, shards: int, folder: Path) -> 
     folder.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        of_entity = shards_of(events.entities, shards)
-        of_event = of_entity[events.codes].astype(np.uint16)
-        order = np.argsort(of_event, kind="stable")
-        ends = np.cumsum(np.bincount(of_event, minlength=shards))
         sizes = []
-        for shard, end in enumerate(ends.tolist()):
-            chosen = order[int(ends[shard - 1]) if shard else 0 : end]
-            path = _path(making, shard)
-            _write(path, _shard(events, chosen), ShardName(fingerprint, shard, shards))
-            sizes.append(path.stat().st_size)
+        for shard, batch in enumerate(_batches(events, shards)):
+            _write(_path(making, shard), batch, ShardName(fingerprint, shard, shards))
+            sizes.append(_path(making, shard).stat().st_size)
         shutil.rmtree(folder, ignore_errors=True)
         making.rename(folder)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
     return tuple(sizes)
+
+
+def _batches(events: StagedEvents, shards: int) -> Iterator[pa.RecordBatch]:
+    """The events of each shard, with only their entities in the dictionary."""
+    of_entity = shards_of(events.entities, shards).astype(np.uint16)
+    entities, entity_ends = _grouped(of_entity, shards)
+    places = np.empty(len(entities), np.int32)  # of each entity among those of its shard
+    places[entities] = np.arange(len(entities)) - np.repeat(entity_ends[:-1], np.diff(entity_ends))
+    order, ends = _grouped(of_entity[events.codes], shards)
+    for shard in range(shards):
+        own = events.entities.take(pa.array(entities[entity_ends[shard] : entity_ends[shard + 1]]))
+        chosen = order[ends[shard] : ends[shard + 1]]
+        yield _batch(own, places[events.codes[chosen]], events.block.take(chosen))
+
+
+def _grouped(groups: np.ndarray[Any, np.dtype[np.uint16]], count: int) -> tuple[Ints, Ints]:
+    """The positions of each group's members, one group after the other, and where each group begins and ends."""
+    ends = np.concatenate([[0], np.cumsum(np.bincount(groups, minlength=count))])
+    return np.argsort(groups, kind="stable"), ends
 
 
 def unstage(folders: Sequence[Path], fingerprint: int, shard: int) -> StagedEvents:
@@ -99,19 +112,15 @@ def unstage(folders: Sequence[Path], fingerprint: int, shard: int) -> StagedEven
         )
     keys = pa.chunked_array([batch.column("entity") for _, batch in files]).unify_dictionaries()
     return StagedEvents(
-        keys.chunk(0).dictionary.to_pylist(),
+        keys.chunk(0).dictionary,
         np.concatenate([chunk.indices.to_numpy() for chunk in keys.chunks]).astype(np.int64),
         concat_blocks([_block(batch) for _, batch in files]),
     )
 
 
-def _shard(events: StagedEvents, chosen: Ints) -> pa.RecordBatch:
-    """The events at these positions, with only their entities in the dictionary."""
-    used, codes = np.unique(events.codes[chosen], return_inverse=True)
-    entities = pa.array([events.entities[code] for code in used.tolist()], pa.binary())
-    block = events.block.take(chosen)
+def _batch(entities: pa.Array, codes: np.ndarray[Any, np.dtype[np.int32]], block: EventBlock) -> pa.RecordBatch:
     columns = {
-        "entity": pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), entities),
+        "entity": pa.DictionaryArray.from_arrays(pa.array(codes), entities),
         "time": pa.array(block.times),
         "id": pa.array(block.ids),
     }
@@ -163,9 +172,15 @@ def _read(path: Path) -> tuple[ShardName, pa.RecordBatch]:
 def _checksum(batch: pa.RecordBatch) -> int:
     """The XXH3 of everything that is read of a batch."""
     block, keys = _block(batch), batch.column("entity")
-    lengths = pc.binary_length(keys.dictionary).to_numpy()
-    hashed = xxhash.xxh3_64(b"".join(keys.dictionary.to_pylist()))
-    for numbers in (lengths, keys.indices.to_numpy(), block.times, block.ids, block.values, block.hashes):
+    hashed = xxhash.xxh3_64()
+    for numbers in (
+        hash_binary(keys.dictionary),
+        keys.indices.to_numpy(),
+        block.times,
+        block.ids,
+        block.values,
+        block.hashes,
+    ):
         hashed.update(np.ascontiguousarray(numbers).data)
     return hashed.intdigest()
 

@@ -84,7 +84,7 @@ class StreamView:
         if identities is None or columns[EVENT_ID] is not given[EVENT_ID]:
             identities = identities_of(columns)
         known = {name: one[rows] for name, one in (hashed or {}).items() if columns[name] is given[name]}
-        used = {name: columns[name][rows] for name in self._used_columns if name in columns}
+        used = {name: columns[name][rows] for name in self._used_columns(known) if name in columns}
         return ViewEvents(
             tuple(columns[key.name][rows] for key in self.join_keys),
             self.spec.block(columns[self.timestamp_field][rows], identities[rows], used, known),
@@ -92,9 +92,8 @@ class StreamView:
             rows,
         )
 
-    @cached_property
-    def _used_columns(self) -> tuple[str, ...]:
-        return (*self.spec.value_columns, *self.spec.distinct_columns)
+    def _used_columns(self, hashed: Mapping[str, Hashes]) -> tuple[str, ...]:
+        return (*self.spec.value_columns, *(name for name in self.spec.distinct_columns if name not in hashed))
 
     def _transformed(self, columns: Columns) -> Columns:
         if self.transform is None:

@@ -21,6 +21,11 @@ Columns = dict[str, np.ndarray[Any, Any]]
 are objects), strings are objects with None for null, times are int64 milliseconds UTC."""
 
 
+SAMPLE = 4_096
+REPEATS_BELOW = 0.95
+"""Strings are made once for each word if among the first SAMPLE less than this share are different."""
+
+
 def columns_from_events(events: Sequence[Event]) -> Columns:
     """The columns of events that share one schema.
 
@@ -56,18 +61,21 @@ def hashes_from_table(table: pa.Table, names: Iterable[str]) -> dict[str, Hashes
 
 
 def _hashes(column: pa.ChunkedArray) -> Hashes:
-    parts = [_hashes_of_chunk(chunk) for chunk in column.chunks]
+    parts = [hash_binary(chunk) for chunk in column.chunks]
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
-def _hashes_of_chunk(strings: pa.Array) -> Hashes:
+def hash_binary(strings: pa.Array) -> Hashes:
+    """The hash of each string, uint64[n], as `hash_value` gives it; 0 for null. strings: text or binary, or coded."""
     if pa.types.is_dictionary(strings.type):
-        words = np.append(_hashes_of_chunk(strings.dictionary), np.uint64(0))
+        words = np.append(hash_binary(strings.dictionary), np.uint64(0))
         return np.asarray(words[strings.indices.fill_null(len(words) - 1).to_numpy()])
     _, offsets, data = strings.buffers()
     if not len(strings) or data is None:
         return np.where(strings.is_valid().to_numpy(zero_copy_only=False), hash_value(""), 0).astype(np.uint64)
-    kind = np.dtype(np.int64 if pa.types.is_large_string(strings.type) else np.int32)
+    kind = np.dtype(
+        np.int64 if pa.types.is_large_string(strings.type) or pa.types.is_large_binary(strings.type) else np.int32
+    )
     begins = np.frombuffer(offsets, kind, len(strings) + 1, strings.offset * kind.itemsize)
     hashes = hash_strings(np.frombuffer(data, np.uint8), begins)
     if strings.null_count:
@@ -81,6 +89,8 @@ def _is_string(kind: pa.DataType) -> bool:
 
 
 def _column(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    if pa.types.is_dictionary(column.type) and _is_string(column.type):
+        return _words(column)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)  # as numpy its nulls would become the last word
     kind = column.type
@@ -92,7 +102,25 @@ def _column(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
         return _objects(column.to_pylist())
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+    if _is_string(kind) and _repeats(column):
+        return _words(column)
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
+
+
+def _repeats(column: pa.ChunkedArray) -> bool:
+    """Whether values come again so often that one object for each word is made faster than one for each row."""
+    seen = column.slice(0, SAMPLE)
+    return pc.count_distinct(seen, mode="all").as_py() < REPEATS_BELOW * len(seen)
+
+
+def _words(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    """The values, equal ones as one object."""
+    coded = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    if not coded.num_chunks:
+        return np.empty(0, object)
+    words = np.append(coded.chunk(0).dictionary.to_numpy(zero_copy_only=False), [None])
+    codes = [chunk.indices.fill_null(len(words) - 1).to_numpy() for chunk in coded.chunks]
+    return np.asarray(words[np.concatenate(codes)])
 
 
 @lru_cache

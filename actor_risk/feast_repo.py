@@ -7,7 +7,7 @@ import fcntl
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,10 +72,13 @@ def view_to_fill(store: FeatureStore, name: str) -> FeatureView:
     return found[name]
 
 
-def advance_watermark(store: FeatureStore, name: str, start_ms: int, end_ms: int, lock_file: Path) -> None:
+def advance_watermark(
+    store: FeatureStore, name: str, start_ms: int, end_ms: int, lock_file: Path, check: Callable[[FeatureView], None]
+) -> None:
     """Enter the span into the view's materialization intervals, as `feast materialize` does, unless it is there.
 
     `lock_file`: commands that share the registry's file write it one after the other; Feast alone would lose entries.
+    `check` is given the view as the registry has it then, and may raise.
     """
     interval = (datetime.fromtimestamp(start_ms / 1000, UTC), datetime.fromtimestamp(end_ms / 1000, UTC))
     lock_file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +86,7 @@ def advance_watermark(store: FeatureStore, name: str, start_ms: int, end_ms: int
         fcntl.flock(lock, fcntl.LOCK_EX)
         store.refresh_registry()
         view = view_to_fill(store, name)
+        check(view)
         if interval not in view.materialization_intervals:
             store.registry.apply_materialization(view, store.project, *interval)
 

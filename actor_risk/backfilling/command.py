@@ -35,6 +35,8 @@ from materialize.online import connect, redis_settings
 SMALL_ROWS = 2_000_000
 """A command with fewer rows to read is done in its own process, unless told otherwise: starting Ray takes longer."""
 REPORTS_KEPT = 50
+LOOK_EVERY_S = 2.0
+"""How often a running job looks whether the registry still has its definition."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Backfill:
         }
         self._reports: list[ViewReport] = []
         self._began_s = time.monotonic()
+        self._look_at_s = self._began_s + LOOK_EVERY_S
 
     def plans(self) -> list[Plan]:
         """What each job has to do. Writes nothing. Raises what `ViewJob.plan` does."""
@@ -129,13 +132,27 @@ class Backfill:
         lock = self._home.backfill / "registry.lock"
         for name, job in self._jobs.items():
 
-            def advance(span: Span, name: str = name) -> None:
-                advance_watermark(self._store, name, span.start_ms, span.end_ms, lock)
+            def advance(span: Span, name: str = name, job: ViewJob = job) -> None:
+                advance_watermark(self._store, name, span.start_ms, span.end_ms, lock, job.check)
+
+            def goes_on(name: str = name, job: ViewJob = job) -> None:
+                alive()
+                if self._is_time_to_look():
+                    self._store.refresh_registry()
+                    job.check(view_to_fill(self._store, name))
 
             try:
-                job.run(executor, alive, tell, advance)
+                job.run(executor, goes_on, tell, advance)
             finally:
                 self._reports.append(job.report())
+
+    def _is_time_to_look(self) -> bool:
+        """Whether the registry has not been looked at for LOOK_EVERY_S."""
+        now_s = time.monotonic()
+        if now_s < self._look_at_s:
+            return False
+        self._look_at_s = now_s + LOOK_EVERY_S
+        return True
 
     def report(self) -> CommandReport:
         """What became of the jobs so far."""

@@ -10,6 +10,7 @@ from materialize.backfill._errors import (
     RowsLostError,
     SpanError,
     StoppedError,
+    SupersededError,
     ViewBusyError,
 )
 from materialize.backfill._executors import Executor, Inline
@@ -43,6 +44,7 @@ __all__ = [
     "SpanError",
     "StagingError",
     "StoppedError",
+    "SupersededError",
     "ViewBusyError",
     "ViewJob",
     "ViewReport",

@@ -7,6 +7,7 @@ BackfillError
 ├── StoppedError     somebody asked the job to stop
 ├── ChunkLostError   a chunk's worker died again and again
 ├── LeaseLostError   another job took the view over
+├── SupersededError  the view was defined anew while the job ran
 ├── RowsLostError    Redis forgot rows while the job ran
 └── ClusterError     no Ray cluster to run on
 """
@@ -40,6 +41,10 @@ class ChunkLostError(BackfillError):
 
 class LeaseLostError(BackfillError):
     """The job slept for so long that another one took its view over."""
+
+
+class SupersededError(BackfillError):
+    """The view was defined anew while the job ran: its rows are nobody's any more."""
 
 
 class RowsLostError(BackfillError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import redis
 from feast import FeatureView
 
-from materialize.backfill._errors import QualityError, StoppedError, ViewBusyError
+from materialize.backfill._errors import QualityError, StoppedError, SupersededError, ViewBusyError
 from materialize.backfill._executors import Executor
 from materialize.backfill._files import take_inventory
 from materialize.backfill._lease import Lease, ViewKeys, read_mark
@@ -107,6 +107,14 @@ class ViewJob:
             is_resumed=self._settings.is_resumed,
         )
         return self._plan
+
+    def check(self, feature_view: FeatureView) -> None:
+        """Raises SupersededError unless the view, as the registry has it now, means what this job writes."""
+        if meaning_of(feature_view, compile_view(feature_view)) != self._meaning:
+            raise SupersededError(
+                f"view {self.view.name!r} was defined anew while the job ran, so its rows would be of no use: "
+                "run the backfill again, which takes the new definition"
+            )
 
     def run(
         self, executor: Executor, alive: Callable[[], None], tell: Tell, advance: Callable[[Span], None]

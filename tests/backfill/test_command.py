@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -246,3 +247,19 @@ def test_staged_events_that_are_lost_or_damaged_are_read_again(
     (resumed,) = done(home, *STREAM, *SPAN, "--resume")
     assert 0 < resumed.chunks_known < resumed.chunks
     assert home.rows() == undisturbed
+
+
+def test_a_job_whose_view_is_defined_anew_stops_and_moves_no_watermark(clean_home: BackfillHome) -> None:
+    home = clean_home
+    command = home.start(*BATCH, *SPAN)
+    wait_until(lambda: bool(home.entries(BATCH_VIEW, "looked")), TIMEOUT_S, "it works")
+    command.signal(signal.SIGSTOP)
+    store = home.world.store
+    store.refresh_registry()
+    changed = store.get_feature_view(BATCH_VIEW)
+    changed.ttl += timedelta(days=1)
+    store.registry.apply_feature_view(changed, store.project)
+    command.signal(signal.SIGCONT)
+    assert command.wait(TIMEOUT_S) == 1
+    assert "was defined anew" in command.output
+    assert home.watermarks(BATCH_VIEW) == []

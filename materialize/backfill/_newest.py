@@ -55,7 +55,7 @@ def write_newest_rows(
     created = source.created_timestamp_column or None
     used = [*keys, *(field.name for field in view.fields), source.timestamp_field, *([created] if created else [])]
     found = read_history(source, repo_path, start_ms, end_ms, list(dict.fromkeys(used)))
-    table = found.filter(reduce(pc.and_, (pc.is_valid(found.column(key)) for key in keys))) if keys else found
+    table = _with_keys(found, keys)
     columns = columns_from_table(table.select([*keys, source.timestamp_field, *([created] if created else [])]))
     times = columns[source.timestamp_field]
     made = columns[created] if created else np.zeros_like(times)
@@ -73,6 +73,12 @@ def write_newest_rows(
         progress(begin + len(rows), len(newest))
     written, sent = writer.counts.written - before.written, writer.counts.sent_bytes - before.sent_bytes
     return ChunkResult(found.num_rows, written, found.num_rows - len(times), len(newest), sent)
+
+
+def _with_keys(table: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """The rows none of whose keys is null."""
+    nullable = [table.column(key) for key in keys if table.column(key).null_count]
+    return table.filter(reduce(pc.and_, map(pc.is_valid, nullable))) if nullable else table
 
 
 def _stored(field: FeatureField, column: pa.ChunkedArray) -> pa.Array | list[FieldValue]:

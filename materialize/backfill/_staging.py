@@ -31,6 +31,8 @@ from materialize.kernel import EventBlock, concat_blocks
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
+SHARDS_MAX = 1 << 16
+
 _FINGERPRINT, _SHARD, _SHARDS, _CHECKSUM = b"view", b"shard", b"shards", b"xxh3"
 
 
@@ -63,7 +65,12 @@ def shards_of(entities: pa.Array, shards: int) -> Ints:
 
 
 def stage(events: StagedEvents, fingerprint: int, shards: int, folder: Path) -> tuple[int, ...]:
-    """Write the events to `folder`, in place of what it had. Returns the size of each shard's file, bytes."""
+    """Write the events to `folder`, in place of what it had. Returns the size of each shard's file, bytes.
+
+    Raises ValueError for a number of shards that is not from 1 to SHARDS_MAX.
+    """
+    if not 1 <= shards <= SHARDS_MAX:
+        raise ValueError(f"{shards} shards: there may be from 1 to {SHARDS_MAX}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

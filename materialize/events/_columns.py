@@ -69,7 +69,7 @@ def hash_binary(strings: pa.Array) -> Hashes:
     """The hash of each string, uint64[n], as `hash_value` gives it; 0 for null. strings: text or binary, or coded."""
     if pa.types.is_dictionary(strings.type):
         words = np.append(hash_binary(strings.dictionary), np.uint64(0))
-        return np.asarray(words[strings.indices.fill_null(len(words) - 1).to_numpy()])
+        return np.asarray(words[_codes(strings, len(words) - 1)])
     _, offsets, data = strings.buffers()
     if not len(strings) or data is None:
         return np.where(strings.is_valid().to_numpy(zero_copy_only=False), hash_value(""), 0).astype(np.uint64)
@@ -119,8 +119,12 @@ def _words(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
     if not coded.num_chunks:
         return np.empty(0, object)
     words = np.append(coded.chunk(0).dictionary.to_numpy(zero_copy_only=False), [None])
-    codes = [chunk.indices.fill_null(len(words) - 1).to_numpy() for chunk in coded.chunks]
-    return np.asarray(words[np.concatenate(codes)])
+    return np.asarray(words[np.concatenate([_codes(chunk, len(words) - 1) for chunk in coded.chunks])])
+
+
+def _codes(coded: pa.DictionaryArray, null: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The place of each value in the dictionary, int64[n], `null` for null."""
+    return np.asarray(coded.indices.cast(pa.int64()).fill_null(null).to_numpy())
 
 
 @lru_cache

@@ -32,5 +32,13 @@ def test_words_that_come_again_are_one_object() -> None:
     assert len({id(value) for value in values}) == 2
 
 
+def test_a_dictionary_may_fill_its_smallest_kind_of_index() -> None:
+    words = [f"w{i}" for i in range(128)]
+    table = pa.table({"word": pa.array([*words, None]).cast(pa.dictionary(pa.int8(), pa.string()))})
+    values = columns_from_table(table)["word"]
+    assert values.tolist() == [*words, None]
+    np.testing.assert_array_equal(hashes_from_table(table, ["word"])["word"], hash_values(values))
+
+
 def test_numbers_are_left_to_the_values() -> None:
     assert hashes_from_table(pa.table({"number": [1.0]}), ["number"]) == {}

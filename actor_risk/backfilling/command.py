@@ -112,18 +112,20 @@ class Backfill:
         return [job.plan() for job in self._jobs.values()]
 
     def executor(self, plans: Sequence[Plan]) -> Executor:
-        """Where it is done: on the cluster that is named, on a Ray of its own if there is much to do, or here.
+        """Where it is done: on the cluster that is named; on a Ray of its own for several workers, or much to do; or here.
 
         Raises ClusterError.
         """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         rows = sum(plan.rows_to_do for plan in plans)
-        is_small = rows < SMALL_ROWS
-        if self.options.address is None and (self.options.workers == 1 or is_small or cores == 1):
+        workers = self.options.workers or (1 if rows < SMALL_ROWS else cores)
+        if self.options.address is None and workers == 1:
             return Inline(self._client)
         from materialize.backfill.on_ray import OWN_RAY, RayExecutor  # brings Ray
 
-        executor = RayExecutor(self.options.address or OWN_RAY, self.options.workers)
+        executor = RayExecutor(
+            self.options.address or OWN_RAY, self.options.workers if self.options.address else workers
+        )
         self._held.callback(executor.close)
         return executor
 

@@ -112,7 +112,7 @@ class Backfill:
         return [job.plan() for job in self._jobs.values()]
 
     def executor(self, plans: Sequence[Plan]) -> Executor:
-        """Where it is done: on the cluster that is named; on a Ray of its own for several workers, or much to do; or here.
+        """Where it is done: on the cluster that is named; on a Ray of its own for several workers, or much; or here.
 
         Raises ClusterError.
         """

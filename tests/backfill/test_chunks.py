@@ -135,7 +135,7 @@ def assert_holds(data: bytes, events: Sequence[OracleEvent], as_of_ms: int) -> N
     assert_equal(read.values, read.found, oracle_values(SPEC, events, as_of_ms))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     histories(),
     st.randoms(use_true_random=False),
@@ -170,7 +170,7 @@ def test_however_history_is_cut_the_rows_are_the_oracles(
         assert_holds(rows[key_of(project, who)], its, batch_end_ms - 1)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(histories(), st.randoms(use_true_random=False), st.integers(0, 40))
 def test_rows_are_what_the_stream_would_have_written_and_keep_what_it_wrote(
     tmp_path: Path,
@@ -392,7 +392,7 @@ def test_a_gather_that_fails_leaves_nothing_and_one_that_is_repeated_replaces(tm
     assert list(place.parent.iterdir()) == [place]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a", "b", None]), st.integers(0, 9), st.none() | st.floats(-9, 9)), max_size=25

@@ -95,7 +95,7 @@ def _take(reference: Any, part: Part, watcher: Watcher, may_try_again: bool) -> 
         cause.add_note(f"in {part.name}")
         raise cause from None
     except ray.exceptions.RayError as error:
-        why = str(error).partition("\n")[0]
+        why = str(error).partition("\n")[0].partition(". ")[0]
         watcher.lost(part, may_try_again, why)
         if may_try_again:
             return False

@@ -19,8 +19,10 @@ CONTAINERS = ("actor_risk", "materialize")
 
 PINNED = {
     "materialize.backfill": """
-        BackfillResult ChunkResult GatherResult StagingError backfill_view batch_end_of batch_span
-        gather_events write_batch_sides write_newest_rows
+        BackfillError BackfillResult ChunkLostError ChunkResult ClusterError Executor GatherResult Inline
+        JobSettings JobStatus LeaseLostError Plan QualityError RowsLostError Span SpanError StagingError
+        StoppedError SupersededError ViewBusyError ViewJob ViewReport backfill_view batch_end_of batch_span
+        gather_events moment step_ms write_batch_sides write_newest_rows write_whole
     """,
     "materialize.definitions": """
         EVENT_ID BatchView DefinitionError FeatureField JoinKey OnDemandView RequestField ServiceDefinition ServiceView

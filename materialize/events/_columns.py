@@ -110,7 +110,7 @@ def _column(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
 def _repeats(column: pa.ChunkedArray) -> bool:
     """Whether values come again so often that one object for each word is made faster than one for each row."""
     seen = column.slice(0, SAMPLE)
-    return pc.count_distinct(seen, mode="all").as_py() < REPEATS_BELOW * len(seen)
+    return bool(pc.count_distinct(seen, mode="all").as_py() < REPEATS_BELOW * len(seen))
 
 
 def _words(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:

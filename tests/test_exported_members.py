@@ -36,12 +36,12 @@ PINNED = {
         BAD_SHAPE DISTINCT_EXACT_MAX DISTINCT_RELATIVE_STD_ERROR FOUND FUNCTIONS HEAD_MAX KEEP_SLACK_MS META_SIZE
         NOT_FOUND NO_TIME_MS ROW_BYTES_MAX Aggregation AggregationSpec EventBlock FoldCounts HopLayout KernelError Row
         Sets Tiles UnknownFunctionError ViewSpec Window WindowError WindowValues compile_program concat_blocks
-        default_hop_ms empty_block empty_row fold_events fold_rows group_events hash_value hash_values hop_starts
-        merge_rows program_reaches read_windows replace_batch_side row_bytes_max values_as_of
+        default_hop_ms empty_block empty_row fold_events fold_rows group_events hash_texts hash_value hash_values
+        hop_starts merge_rows program_reaches read_windows replace_batch_side row_bytes_max values_as_of
     """,
     "materialize.offline": """
-        ARROW_TYPES EventHistory HistoryError ViewColumns entity_codes event_history read_history values_as_declared
-        values_of_view
+        ARROW_TYPES History HistoryError Limits PointInTime ViewColumns ViewQuery entity_codes open_history
+        read_history values_as_declared values_of_view
     """,
     "materialize.online": """
         NUMERIC_KINDS BatchRow ConnectionSettingsError EventsByRow FeatureMatrix FeatureReader FeatureReaderSync

@@ -8,7 +8,16 @@ Nothing here does I/O, reads a clock or knows Redis, Feast or Ray.
 
 from materialize.kernel._aggregations import FUNCTIONS, Aggregation
 from materialize.kernel._blocks import EventBlock, concat_blocks, empty_block, hash_value, hash_values
-from materialize.kernel._compiled import BAD_SHAPE, FOUND, META_SIZE, NOT_FOUND, fold_rows, group_events, merge_rows
+from materialize.kernel._compiled import (
+    BAD_SHAPE,
+    FOUND,
+    META_SIZE,
+    NOT_FOUND,
+    fold_rows,
+    group_events,
+    hash_texts,
+    merge_rows,
+)
 from materialize.kernel._errors import KernelError, UnknownFunctionError, WindowError
 from materialize.kernel._partials import DISTINCT_EXACT_MAX, DISTINCT_RELATIVE_STD_ERROR, Sets
 from materialize.kernel._point_in_time import values_as_of
@@ -65,6 +74,7 @@ __all__ = [
     "fold_events",
     "fold_rows",
     "group_events",
+    "hash_texts",
     "hash_value",
     "hash_values",
     "hop_starts",

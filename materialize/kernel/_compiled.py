@@ -518,7 +518,7 @@ def merge_as_of(  # type: ignore[no-untyped-def]
     event_begins, tile_begins: int64[entities + 1]. query_keys: entities, −1 for none; queries of one entity best stand
     together. Without any tile, all is taken from the events.
     """
-    times, values, hashes = events
+    times, values, _ = events
     index, states, starts, whole_from = tiles
     floats, state_floats, columns, has_tiles = values.reshape(-1), states.reshape(-1), program[1], len(index) > 0
     hop, width, slots, sets, windows = program[at], program[at + 1], program[at + 2], program[at + 3], program[at + 4]

@@ -129,7 +129,9 @@ def test_point_in_time_values_are_the_oracles_as_of_any_time(
 
 
 @settings(max_examples=80, deadline=None)
-@given(histories(), st.lists(st.integers(0, 40) | st.integers(0, 3 * 24 * 3600_000), min_size=1), st.integers(0, 9 * 24))
+@given(
+    histories(), st.lists(st.integers(0, 40) | st.integers(0, 3 * 24 * 3600_000), min_size=1), st.integers(0, 9 * 24)
+)
 def test_what_is_known_later_counts_from_then_on(
     events: list[OracleEvent], lateness_ms: list[int], ago_hours: int
 ) -> None:

@@ -507,16 +507,17 @@ def fold_tile_states(program, at, times, values, starts, states):  # type: ignor
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def merge_as_of(  # type: ignore[no-untyped-def]
-    program, at, events, known, tiles, set_hashes, set_ends, event_begins, tile_begins, query_keys, query_times, out
-):
+    program, at, events, known, tiles, set_hashes, set_ends, event_begins, tile_begins, query_keys, query_times, order,
+    out,
+):  # fmt: skip
     """Write the values of one hop's windows for each query to `out`, float64[queries, aggregations].
 
     program, at: the view's program, and where the hop's part of it begins. events: times, values, hashes, by entity and
     time. known: from when each event is known, int64[n], or int64[0] when all are from their own time on. tiles: index,
     states, where each tile's events begin, from when all of them are known, by entity and index. set_hashes, set_ends:
     the tiles' sets, of all distinct columns one after the other; set_ends[s, t] is where tile t ends in column s.
-    event_begins, tile_begins: int64[entities + 1]. query_keys: entities, −1 for none; queries of one entity best stand
-    together. Without any tile, all is taken from the events.
+    event_begins, tile_begins: int64[entities + 1]. query_keys: entities, −1 for none. order: in which to go through the
+    queries, best those of one entity together. Without any tile, all is taken from the events.
     """
     times, values, _ = events
     index, states, starts, whole_from = tiles
@@ -528,7 +529,7 @@ def merge_as_of(  # type: ignore[no-untyped-def]
     table = np.zeros((sets, _TABLE_SIZE), np.uint64)
     sizes = np.zeros(sets, np.int64)
     limits = np.empty(sets, np.uint64)
-    for q in range(len(query_keys)):
+    for q in order:
         key, as_of = query_keys[q], query_times[q]
         if key < 0:
             continue
@@ -599,6 +600,33 @@ def _merge_span(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def spread_events(codes, events, known, begins, out, out_known):  # type: ignore[no-untyped-def]
+    """Copy events, which come by growing time, to `out`, by entity and then in the order in which they come.
+
+    codes: int64[n], the entity of each, 0 ≤ code < entities. events, out: times, values, hashes. known: int64[n], or
+    int64[0], to out_known. Writes where each entity's events begin to begins, int64[entities + 1].
+    """
+    times, values, hashes = events
+    out_times, out_values, out_hashes = out
+    begins[:] = 0
+    for i in range(len(codes)):
+        begins[codes[i] + 1] += 1
+    for e in range(len(begins) - 1):
+        begins[e + 1] += begins[e]
+    filled = begins.copy()
+    for i in range(len(codes)):
+        at = filled[codes[i]]
+        filled[codes[i]] = at + 1
+        out_times[at] = times[i]
+        for column in range(values.shape[1]):
+            out_values[at, column] = values[i, column]
+        for column in range(hashes.shape[1]):
+            out_hashes[at, column] = hashes[i, column]
+        if len(known):
+            out_known[at] = known[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def group_events(codes, times, ids, begins, order, repeats):  # type: ignore[no-untyped-def]
     """Put events in order of row, time and identity; what is equal in all three keeps its order.
 
@@ -660,12 +688,12 @@ def _find_repeats(ids, order, begin, end, repeats):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def newest_of(times, known, event_begins, query_keys, query_times, out):  # type: ignore[no-untyped-def]
+def newest_of(times, known, event_begins, query_keys, query_times, order, out):  # type: ignore[no-untyped-def]
     """Write each queried entity's newest event time up to the query's to `out`, int64[queries]; leave it for none.
 
-    known: from when each event is known, or int64[0]; what is not known then does not count.
+    known: from when each event is known, or int64[0]; what is not known then does not count. order: see merge_as_of.
     """
-    for q in range(len(query_keys)):
+    for q in order:
         key = query_keys[q]
         if key >= 0:
             event = _upper(times, event_begins[key], event_begins[key + 1], query_times[q])

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from materialize.kernel._blocks import EventBlock
-from materialize.kernel._compiled import fold_tile_states, group_events, merge_as_of, newest_of
+from materialize.kernel._compiled import fold_tile_states, group_events, merge_as_of, newest_of, spread_events
 from materialize.kernel._partials import Floats, Hashes, Ints, fold_sets
 from materialize.kernel._program import Program, compile_program, hop_starts
 from materialize.kernel._rows import NO_TIME_MS
 from materialize.kernel._views import HopLayout, ViewSpec
 from materialize.kernel._windows import Window
+
+_Events = tuple[Ints, Floats, Hashes]
+"""Times, values and hashes, by entity and time."""
 
 MERGED_FROM = 0.5
 """With more tiles than this share of the events, windows are merged from the events themselves."""
@@ -43,14 +46,12 @@ def values_as_of(
     if not len(block) or not len(query_keys):
         return values, np.zeros(len(query_keys), dtype=bool), newest
     order = np.lexsort((query_times, query_keys))  # queries of one entity look at the same memory
-    times = np.array(query_times[order], dtype=np.int64)  # writable: a read-only array would be compiled for anew
-    asked = np.where(query_keys <= keys.max(), query_keys, -1)[order]
-    begins, block, known = _by_entity(keys, block, known_from)
+    query_times = np.array(query_times, dtype=np.int64)  # writable: a read-only array would be compiled for anew
+    asked = np.where(query_keys <= keys.max(), query_keys, -1)
+    begins, events, known = _by_entity(keys, block, known_from)
     program = compile_program(spec)
-    events = (block.times, np.ascontiguousarray(block.values), np.ascontiguousarray(block.hashes))
-    in_order = np.full_like(values, np.nan)
     for layout, at in zip(spec.hops, hop_starts(program), strict=True):
-        tiles = _EntityTiles(program, at, layout, begins, block, known)
+        tiles = _EntityTiles(program, at, layout, begins, events, known)
         merge_as_of(
             program,
             at,
@@ -62,15 +63,15 @@ def values_as_of(
             begins,
             tiles.begins,
             asked,
-            times,
-            in_order,
+            query_times,
+            order,
+            values,
         )
-    newest_in_order = newest.copy()
-    newest_of(block.times, known, begins, asked, times, newest_in_order)
-    values[order], newest[order] = in_order, newest_in_order
+    newest_of(events[0], known, begins, asked, query_times, order, newest)
     found = newest >= np.min([_tails(window, query_times) for window in spec.distinct_windows], axis=0)
-    values[~found] = np.nan
-    newest[~found] = NO_TIME_MS
+    if not found.all():
+        values[~found] = np.nan
+        newest[~found] = NO_TIME_MS
     return values, found, newest
 
 
@@ -84,17 +85,18 @@ class _EntityTiles:
     """
 
     def __init__(
-        self, program: Program, at: int, layout: HopLayout, begins: Ints, block: EventBlock, known: Ints
+        self, program: Program, at: int, layout: HopLayout, begins: Ints, events: _Events, known: Ints
     ) -> None:
-        index = block.times // layout.hop_ms
+        times, values, hashes = events
+        index = times // layout.hop_ms
         fresh = np.concatenate(([True], index[1:] != index[:-1]))
         fresh[begins[:-1][begins[:-1] < begins[1:]]] = True
         starts = np.flatnonzero(fresh)
         if len(starts) > MERGED_FROM * len(index):
             starts, begins = starts[:0], np.zeros_like(begins)
         self.states = np.empty((len(starts), layout.width))
-        fold_tile_states(program, at, block.times, np.ascontiguousarray(block.values), starts, self.states)
-        sets = [fold_sets(block.hashes[:, position], starts) for position in layout.distinct]
+        fold_tile_states(program, at, times, values, starts, self.states)
+        sets = [fold_sets(hashes[:, position], starts) for position in layout.distinct]
         self.index = index[starts]
         self.starts = np.append(starts, len(index)).astype(np.int64)
         self.whole_from = np.maximum.reduceat(known, starts) if len(known) and len(starts) else known[:0]
@@ -110,22 +112,35 @@ class _EntityTiles:
         self.set_hashes = np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
-def _by_entity(keys: Ints, block: EventBlock, known_from: Ints | None) -> tuple[Ints, EventBlock, Ints]:
+def _by_entity(keys: Ints, block: EventBlock, known_from: Ints | None) -> tuple[Ints, _Events, Ints]:
     """By entity and time, each identity once per entity (its earliest time, and of these the first known).
 
-    Where each entity's events begin; the events; from when each is known, or int64[0] without `known_from`.
+    Where each entity's events begin; times, values and hashes of the events; from when each is known, or int64[0]
+    without `known_from`.
     """
-    known = np.empty(0, np.int64)
-    if known_from is not None:
-        first = np.argsort(known_from, kind="stable")
-        keys, block, known = keys[first], block.take(first), known_from[first]
+    known = np.empty(0, np.int64) if known_from is None else known_from
     begins = np.empty(int(keys.max()) + 2, np.int64)
+    if (np.diff(block.times) >= 0).all() and _all_different(block.ids):
+        events = (np.empty_like(block.times), np.empty(block.values.shape), np.empty(block.hashes.shape, np.uint64))
+        spread, given = np.empty_like(known), (block.times, block.values, block.hashes)
+        spread_events(keys, given, known, begins, events, spread)
+        return begins, events, spread
+    if len(known):
+        first = np.argsort(known, kind="stable")
+        keys, block, known = keys[first], block.take(first), known[first]
     order, repeats = np.empty(len(block), np.int64), np.empty(len(block), np.bool_)
     group_events(keys, block.times, block.ids, begins, order, repeats)
     if repeats.any():
         order = order[~repeats]
         begins -= np.concatenate(([0], np.cumsum(repeats)))[begins]
-    return begins, block.take(order), known[order] if len(known) else known
+    block = block.take(order)
+    events = (block.times, np.ascontiguousarray(block.values), np.ascontiguousarray(block.hashes))
+    return begins, events, known[order] if len(known) else known
+
+
+def _all_different(ids: Hashes) -> bool:
+    ordered = np.sort(ids)
+    return not (ordered[1:] == ordered[:-1]).any()
 
 
 def _tails(window: Window, times: Ints) -> Ints:

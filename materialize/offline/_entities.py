@@ -53,7 +53,7 @@ class Entities:
             for key, column, words in zip(self.keys, columns, self._words, strict=True)
         ]
         found = [pc.fill_null(part, -1).to_numpy(zero_copy_only=False).astype(np.int64) for part in parts]
-        numbers = found[0]
+        numbers: Numbers = found[0]
         for more, words, pairs in zip(found[1:], self._words[1:], self._pairs, strict=True):
             numbers = _positions(pairs, _paired(numbers, more, len(words)))
         return numbers

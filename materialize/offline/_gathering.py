@@ -114,12 +114,12 @@ def gather(
 
 def _columns_to_read(history: History, asked: Sequence[Asked], created: str | None) -> list[str]:
     """Those that views fold, or that their transformations' code names."""
-    wanted = {EVENT_ID, created}
+    wanted: set[str | None] = {EVENT_ID, created}
     for view in (one.view for one in asked):
         wanted |= {*(key.name for key in view.join_keys), *view.spec.value_columns, *view.spec.distinct_columns}
         if view.transform is not None:
             named = names_in(view.transform)
-            wanted |= history.names if named is None else named
+            wanted |= set(history.names if named is None else named)
     return [name for name in history.names if name in wanted]
 
 

@@ -31,6 +31,9 @@ from materialize.offline._gathering import Asked, Shards, block_of, gather
 from materialize.offline._history import History, open_history
 from materialize.offline._queries import DEFAULT_LIMITS, Limits, ViewQuery
 
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
 AT_ONCE = min(os.cpu_count() or 1, 4)
 """Views of one source whose values are computed at a time: most of the work is compiled, and needs no interpreter."""
 
@@ -172,32 +175,33 @@ def _gathered(history: History, views: Sequence[Asked], created: str | None, cou
     raise AssertionError("with every column read, none is missing")
 
 
-def _windows(asked: Asked, shards: Shards, times: Ints, known_as_of: bool) -> tuple[Any, Any]:
-    """The view's values, float64[q, features], and whether there are any, bool[q]."""
-    values = np.full((len(times), len(asked.view.fields)), np.nan)
+def _windows(asked: Asked, shards: Shards, times: Ints, known_as_of: bool) -> tuple[Floats, Mask]:
+    """The view's values, float64[features, q], and whether there are any, bool[q]."""
+    values = np.full((len(asked.view.fields), len(times)), np.nan)
     there = np.zeros(len(times), dtype=bool)
+    rows: Any
+    of_rows, ttl_ms = asked.entities.of_rows, asked.view.ttl_ms
     for shard in range(shards.count):
         numbers, block, known = block_of(shards.take(shard))
-        rows = np.flatnonzero((asked.entities.of_rows >= 0) & (asked.entities.of_rows % shards.count == shard))
-        found = values_as_of(
-            asked.view.spec,
-            numbers // shards.count,
-            block,
-            asked.entities.of_rows[rows] // shards.count,
-            times[rows],
-            known if known_as_of else None,
+        if shards.count == 1:
+            rows, own = slice(None), of_rows
+        else:
+            rows = np.flatnonzero(of_rows % shards.count == shard)
+            numbers, own = numbers // shards.count, np.where(of_rows[rows] < 0, -1, of_rows[rows] // shards.count)
+        found, is_found, newest = values_as_of(
+            asked.view.spec, numbers, block, own, times[rows], known if known_as_of else None
         )
-        values[rows] = found[0]
-        there[rows] = found[1] & (times[rows] - found[2] <= (asked.view.ttl_ms or asked.view.spec.reach_ms))
+        values[:, rows] = found.T
+        there[rows] = is_found & (times[rows] - newest <= ttl_ms) if ttl_ms else is_found
     return values, there
 
 
-def _declared(query: ViewQuery, values: Any, there: Any) -> ViewColumns:
+def _declared(query: ViewQuery, values: Floats, there: Mask) -> ViewColumns:
     places = {field.name: place for place, field in enumerate(query.view.fields)}
     columns = []
     for name in query.features:
-        column = values[:, places[name]]
-        numbers = pa.array(np.where(there, column, np.nan), from_pandas=True)
+        column = values[places[name]]
+        numbers = pa.array(column, mask=~there | np.isnan(column))
         columns.append(values_as_declared(field_of(query.view, name), pa.chunked_array([numbers])))
     return ViewColumns(query.features, tuple(columns))
 

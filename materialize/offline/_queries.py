@@ -34,17 +34,12 @@ class ViewQuery:
 class Limits:
     """What one part may hold in memory.
 
-    rows: rows of the entity dataframe whose values are computed together, and then given out. events_mib: events
-    gathered at a time, in MiB; with what sorting them takes it is about three times as much.
+    rows: rows of the entity dataframe whose values are computed together, and then given out. events_bytes: what the
+    events gathered at a time take; with sorting them it is about three times as much.
     """
 
     rows: int = 250_000
-    events_mib: int = 256
-
-    @property
-    def events_bytes(self) -> int:
-        """The same in bytes."""
-        return self.events_mib * MIB
+    events_bytes: int = 256 * MIB
 
 
 DEFAULT_LIMITS = Limits()

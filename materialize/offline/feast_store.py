@@ -10,7 +10,7 @@ Name it in `feature_store.yaml`:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Literal
 
@@ -31,7 +31,7 @@ from materialize.offline._columns import Ints
 from materialize.offline._errors import HistoryError
 from materialize.offline._history import read_history
 from materialize.offline._point_in_time import PointInTime
-from materialize.offline._queries import Limits, ViewQuery
+from materialize.offline._queries import MIB, Limits, ViewQuery
 from materialize.offline._retrieval import ArrowRetrievalJob, PartedRetrievalJob
 
 EVENT_TIMESTAMP = "event_timestamp"
@@ -44,7 +44,7 @@ class WindowedParquetOfflineStoreConfig(FeastConfigBaseModel):
         "materialize.offline.feast_store.WindowedParquetOfflineStore"
     )
     rows_at_once: PositiveInt = Limits.rows
-    events_mib: PositiveInt = Limits.events_mib
+    events_mib: PositiveInt = Limits.events_bytes // MIB
 
 
 class WindowedParquetOfflineStore(OfflineStore):
@@ -78,7 +78,7 @@ class WindowedParquetOfflineStore(OfflineStore):
             _as_of_times(entity_df),
             config.repo_path,
             filter_by_created_timestamp,
-            Limits(config.offline_store.rows_at_once, config.offline_store.events_mib),
+            Limits(config.offline_store.rows_at_once, config.offline_store.events_mib * MIB),
         )
         called = [[_called(view, name, full_feature_names) for name in names] for view, names in wanted]
         _check_names(entity_df, [name for names in called for name in names])
@@ -158,6 +158,16 @@ class WindowedParquetOfflineStore(OfflineStore):
             )
 
         return ArrowRetrievalJob(evaluate, config.repo_path)
+
+    @staticmethod
+    def offline_write_batch(
+        config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
+    ) -> None:
+        """Raises HistoryError: files that others read are not written anew for some rows."""
+        raise HistoryError(
+            f"view {feature_view.name!r}: rows are not pushed into history, since Parquet files are not appended to: "
+            f"write a further file into the folder of its source {feature_view.batch_source.name!r}"
+        )
 
 
 def _pull(

@@ -161,7 +161,7 @@ class WindowedParquetOfflineStore(OfflineStore):
 
     @staticmethod
     def offline_write_batch(
-        config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
+        config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], object] | None
     ) -> None:
         """Raises HistoryError: files that others read are not written anew for some rows."""
         raise HistoryError(

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.logging import RichHandler
 
-from actor_risk.cli._shared import console, home, stop_on_signals
+from actor_risk.cli._shared import Instant, console, home, stop_on_signals
 from actor_risk.errors import ActorRiskError
 from actor_risk.home import Home
 from actor_risk.status_file import read_status, replace_status
@@ -26,11 +26,26 @@ from actor_risk.streaming.report import StreamStatus
 from actor_risk.streaming.supervisor import Supervisor
 from actor_risk.streaming.top import line, screen
 from actor_risk.streaming.workers import WorkerPool
+from materialize.stream.log import Start
 
 WORKERS_MAX = 256
 SHOW_EVERY_S = 0.5
 
 Show = Callable[[StreamStatus], None]
+
+
+class StartAt(click.ParamType[Start]):
+    """`earliest`, `latest`, or a moment: that of the log, less what an event may be ahead of it."""
+
+    name = "start"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Start:
+        """See `Start`."""
+        if value == "earliest" or value == "latest":
+            return value
+        from materialize.events import DEFAULT_SKEW_MS
+
+        return max(0, Instant().convert(value, param, ctx) - DEFAULT_SKEW_MS)
 
 
 @click.command()
@@ -45,10 +60,12 @@ Show = Callable[[StreamStatus], None]
 @click.option(
     "--from",
     "start",
-    type=click.Choice(["earliest", "latest"]),
+    type=StartAt(),
     default="earliest",
     show_default=True,
-    help="Where a group begins that has never committed.",
+    metavar="earliest|latest|TIME",
+    help="Where a group begins that has never committed. TIME (2026-11-20T00:00:00Z): the end of a backfill, which "
+    "has everything before it; the group begins a minute earlier in the log, as events may be so far ahead.",
 )
 @click.option(
     "--format",
@@ -73,7 +90,7 @@ Show = Callable[[StreamStatus], None]
 def stream(
     workers: int,
     group: str,
-    start: str,
+    start: Start,
     formats: tuple[str, ...],
     top: bool,
     attach: bool,
@@ -94,6 +111,7 @@ def stream(
     actor-risk stream --top --attach               look at the command that runs
     actor-risk stream --workers 8 --ray auto       eight actors on a Ray cluster
     actor-risk stream --metrics-port 9464          with Prometheus metrics
+    actor-risk stream --from 2026-11-20T00:00:00Z  a new group, after a backfill up to then
 
     To deploy a changed view: `actor-risk apply`, start the new workers, then backfill the view. Workers with the old
     definition notice the new ones, and stop or begin again with the new definition.
@@ -103,9 +121,7 @@ def stream(
         _watch(here, shown, top)
         return
     _check_formats(formats)
-    options = WorkerOptions(
-        group=group, start="latest" if start == "latest" else "earliest", formats=formats, take_over=take_over
-    )
+    options = WorkerOptions(group=group, start=start, formats=formats, take_over=take_over)
     folder = make_folder(here.stream, os.getpid())
     supervisor = Supervisor(_pool(here, ray_address, workers, folder), workers, options, pid=os.getpid())
     stop = stop_on_signals()

@@ -14,6 +14,7 @@ from actor_risk.simulate import (
     SimulationSettings,
     click_farm_burst,
     load_clicks,
+    moved,
     quiet_honest_actors,
     shift_to,
     simulate,
@@ -33,6 +34,8 @@ KEYS = ("creator_id", "advertiser_id", "ip", "device_id")
 CLICK_USD = 0.25
 CLICK_DELAY_MS = 4_200
 SEED = 7
+WORLD_END_MS = 1_763_810_700_000  # a Saturday, 11:25 UTC
+"""The world is always the same one, moved so that it ends now: what a demo shows does not depend on the hour."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Scenario:
 
 def simulated(now_ms: int) -> Scenario:
     """Simulated ads and accounts, and a click farm that falls upon a creator who has been quiet."""
-    world = simulate(SimulationSettings(seed=SEED, start_ms=now_ms - HISTORY_DAYS * DAY_MS, end_ms=now_ms))
+    made = simulate(SimulationSettings(seed=SEED, start_ms=WORLD_END_MS - HISTORY_DAYS * DAY_MS, end_ms=WORLD_END_MS))
+    world = moved(made, now_ms - WORLD_END_MS)
     history, live = split(world, now_ms // HOUR_MS * HOUR_MS)
     one = _honest_click(world, now_ms)
     farm = quiet_honest_actors(history, 6)

@@ -9,7 +9,7 @@ from actor_risk.simulate._errors import (
 )
 from actor_risk.simulate._lines import json_lines
 from actor_risk.simulate._settings import SimulationSettings
-from actor_risk.simulate._simulation import Simulation, simulate, split
+from actor_risk.simulate._simulation import Simulation, moved, simulate, split
 from actor_risk.simulate._write import FILES, write
 from actor_risk.simulate.clicks import load_clicks, shift_to
 
@@ -25,6 +25,7 @@ __all__ = [
     "click_farm_burst",
     "json_lines",
     "load_clicks",
+    "moved",
     "quiet_honest_actors",
     "shift_to",
     "simulate",

@@ -75,6 +75,19 @@ def split(simulation: Simulation, at_ms: int) -> tuple[Simulation, Simulation]:
     return Simulation(**history), Simulation(**live)
 
 
+def moved(simulation: Simulation, by_ms: int) -> Simulation:
+    """The same world `by_ms` milliseconds later: every instant in every table is moved."""
+    return Simulation(**{field.name: _moved(getattr(simulation, field.name), by_ms) for field in fields(Simulation)})
+
+
+def _moved(table: pa.Table, by_ms: int) -> pa.Table:
+    by = pa.scalar(by_ms, pa.duration("ms"))
+    for place, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type):
+            table = table.set_column(place, field, pc.add(table.column(place), by).cast(field.type))
+    return table
+
+
 def _rows_before(table: pa.Table, at_ms: int) -> int:
     instant = pa.scalar(at_ms, pa.timestamp("ms")).cast(TIME)
     return int(pc.sum(pc.less(table.column("event_time"), instant)).as_py() or 0)

@@ -12,7 +12,6 @@ from actor_risk.local.processes import log_tail
 from actor_risk.serving_process import stop_child
 from actor_risk.status_file import read_status
 from actor_risk.streaming.report import StreamStatus
-from materialize.stream.log import Start
 
 READY_TIMEOUT_S = 60.0
 
@@ -20,7 +19,7 @@ READY_TIMEOUT_S = 60.0
 class StreamProcess:
     """A running stream command; it ends with this process, or when it is stopped."""
 
-    def __init__(self, home: Home, group: str, start: Start) -> None:
+    def __init__(self, home: Home, group: str, start: str) -> None:
         self._log = home.logs / "stream.log"
         self._status = home.root / "stream.json"
         self._log.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ DEFAULT_GROUP = "materialize"
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """group: workers of one share the partitions. start: where a group begins that has never committed. formats: see
+    """group: workers of one share the partitions. start: see `Start`. formats: see
     `open_formats`. take_over: put our definitions in force even if others are as new."""
 
     group: str = DEFAULT_GROUP

@@ -72,7 +72,7 @@ class RedisConsumer:
         self._topics = dict(topics)
         self._incarnations = dict(incarnations)
         self._group = group
-        self._start = start
+        self._start_after = _start_after(start)
         self._lease_ms = lease_ms
         self._poll_bytes_max = poll_bytes_max
         self._record_bytes = poll_bytes_max / _FIRST_RECORDS
@@ -174,7 +174,7 @@ class RedisConsumer:
         for partition in partitions:
             position, stream = self._layout.position(partition, self._group), self._layout.stream(partition)
             keys = self._lease_key(partition), position, stream
-            pipeline.eval(CLAIM, 3, *keys, self._name, self._lease_ms, self._start)
+            pipeline.eval(CLAIM, 3, *keys, self._name, self._lease_ms, self._start_after)
         with translated():
             answers = pipeline.execute()
         for partition, answer in zip(partitions, answers, strict=True):
@@ -278,3 +278,10 @@ class RedisConsumer:
                 return counted
         share_left = (last - committed) / max(1, last - first)
         return max(counted, round(int(length) * share_left))
+
+
+def _start_after(start: Start) -> str:
+    """The end of the range of entries that a group which has never committed passes over, as XREVRANGE has it."""
+    if isinstance(start, int):
+        return f"({start}-0"
+    return "+" if start == "latest" else "-"

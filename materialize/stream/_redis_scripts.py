@@ -16,8 +16,8 @@ if owner and owner ~= ARGV[1] then return false end
 local position = redis.call('GET', KEYS[2])
 if not position then
   position = '0-0'
-  if ARGV[3] == 'latest' then
-    local newest = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
+  if ARGV[3] ~= '-' then
+    local newest = redis.call('XREVRANGE', KEYS[3], ARGV[3], '-', 'COUNT', 1)
     if newest[1] then position = newest[1][1] end
     redis.call('SET', KEYS[2], position)
   end
@@ -26,7 +26,8 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {owner and 1 or 0, position}
 """
 """Take or renew the lease KEYS[1] for ARGV[1] for ARGV[2] ms: whether it was held before, and the group's position
-KEYS[2], made from the stream KEYS[3] and ARGV[3] if there is none yet; nil if another one holds the lease."""
+KEYS[2], if there is none yet the newest entry of the stream KEYS[3] up to ARGV[3] (`-`: before all); nil if another one
+holds the lease."""
 
 COMMIT = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end

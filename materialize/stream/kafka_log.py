@@ -124,7 +124,7 @@ class KafkaLog:
                 bootstrap_servers=self._settings.bootstrap_servers,
                 group_id=group,
                 enable_auto_commit=False,
-                auto_offset_reset=start,
+                auto_offset_reset="latest" if start == "latest" else "earliest",
                 allow_auto_create_topics=False,
                 fetch_max_wait_ms=_FETCH_WAIT_MS,
                 fetch_max_bytes=self._settings.poll_bytes_max,
@@ -245,17 +245,33 @@ class KafkaConsumer:
                 committed = self._client.committed(_theirs(partition), timeout_ms=self._timeout_ms)
             if committed is not None:
                 self._committed[partition] = self._expected[partition] = self._regained[partition] = committed
-            elif self._start == "latest":
+            elif self._start != "earliest":
                 self._pin_start(partition)
             self._assigned |= {partition}
 
     def _pin_start(self, partition: TopicPartition) -> None:
-        """Commit where "latest" was, lest a crash before the first commit skips what came since."""
-        batch = self._polled.get(partition)
-        with _translated():
-            start = batch[0].offset if batch else self._client.position(_theirs(partition), timeout_ms=self._timeout_ms)
+        """Commit where the group begins, lest a crash before the first commit begins elsewhere."""
+        start = self._latest(partition) if isinstance(self._start, str) else self._seek_to_time(partition, self._start)
         with suppress(CommitRejectedError):  # the next owner pins it
             self._commit({partition: start})
+
+    def _latest(self, partition: TopicPartition) -> int:
+        """Where "latest" was."""
+        if partition in self._polled:
+            return int(self._polled[partition][0].offset)
+        with _translated():
+            return int(self._client.position(_theirs(partition), timeout_ms=self._timeout_ms))
+
+    def _seek_to_time(self, partition: TopicPartition, time_ms: int) -> int:
+        """Read on from the first record of that time, or from the end if there is none yet; where that is."""
+        theirs = _theirs(partition)
+        with _translated():
+            found = self._client.offsets_for_times({theirs: time_ms}, timeout_ms=self._timeout_ms)[theirs]
+            end = self._client.end_offsets([theirs], timeout_ms=self._timeout_ms)[theirs] if found is None else 0
+        offset = int(end if found is None else found.offset)
+        self._polled.pop(partition, None)  # it may be older
+        self._client.seek(theirs, offset)
+        return offset
 
     def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         wanted = {_theirs(partition): OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}

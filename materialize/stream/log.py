@@ -27,8 +27,9 @@ from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
-Start = Literal["earliest", "latest"]
-"""Where a group begins that has never committed."""
+Start = Literal["earliest", "latest"] | int
+"""Where a group begins that has never committed. A number is a time, milliseconds UTC: each partition begins at the
+first record that the log took then or later."""
 
 DEFAULT_PARTITIONS = 4
 

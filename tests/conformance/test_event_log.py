@@ -11,6 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -151,6 +152,29 @@ def test_a_new_group_starts_at_the_beginning(log: EventLog, topic: str, join: Ca
     assert len(read(join(), 50)) == 50
 
 
+def test_a_partition_with_far_more_records_does_not_hold_the_others_up(
+    settings: EventLogSettings, log: EventLog, topic: str, group: str
+) -> None:
+    many, few = 4_000, 100
+    append(log, topic, numbered(few, keys=few))
+    placed = {record.key: record.partition for record in log.tail(topic, few)}
+    hot = placed[b"key-0"]
+    others = sum(partition != hot for partition in placed.values())
+    append(log, topic, [(b"key-0", b"hot" * 100)] * many)
+    append(log, topic, numbered(few, keys=few))
+    seen = {True: 0, False: 0}
+    in_small_parts = open_event_log(replace(settings, poll_bytes_max=200_000))
+    with closing(in_small_parts), closing(in_small_parts.consumer([topic], group)) as consumer:
+
+        def poll() -> bool:
+            for record in consumer.poll(200, 200):
+                seen[record.partition == hot] += 1
+            return seen[False] == 2 * others
+
+        wait_until(poll, DEADLINE_S, "the others have been read", interval_s=0)
+    assert seen[True] < many * 0.75
+
+
 def test_a_group_that_starts_at_the_latest_keeps_that_place_through_a_restart(
     log: EventLog, topic: str, group: str
 ) -> None:
@@ -159,6 +183,33 @@ def test_a_group_that_starts_at_the_latest_keeps_that_place_through_a_restart(
         read_nothing(consumer)
     append(log, topic, numbered(10, first=50))
     with closing(log.consumer([topic], group, start="latest")) as consumer:
+        assert sorted(int(r.value) for r in read(consumer, 10)) == list(range(50, 60))
+
+
+def test_a_group_that_starts_at_a_time_reads_what_the_log_took_from_then_on(
+    log: EventLog, topic: str, group: str
+) -> None:
+    append(log, topic, numbered(50))
+    between_ms = max(record.timestamp_ms for record in log.tail(topic, 50)) + 1
+    wait_until(lambda: time.time_ns() // 1_000_000 > between_ms, DEADLINE_S, "the log's clock has moved on")
+    append(log, topic, numbered(10, first=50))
+    with closing(log.consumer([topic], group, start=between_ms)) as consumer:
+        assert sorted(int(r.value) for r in read(consumer, 10)) == list(range(50, 60))
+    with closing(log.consumer([topic], group, start=between_ms)) as again:
+        assert sorted(int(r.value) for r in read(again, 10)) == list(range(50, 60))
+    with closing(log.consumer([topic], f"{group}-of-all", start=1)) as of_all:
+        assert len(read(of_all, 60)) == 60
+
+
+def test_a_group_that_starts_at_a_time_to_come_keeps_that_place_through_a_restart(
+    log: EventLog, topic: str, group: str
+) -> None:
+    append(log, topic, numbered(50))
+    later_ms = time.time_ns() // 1_000_000 + 3_600_000
+    with closing(log.consumer([topic], group, start=later_ms)) as consumer:
+        read_nothing(consumer)
+    append(log, topic, numbered(10, first=50))
+    with closing(log.consumer([topic], group, start=later_ms)) as consumer:
         assert sorted(int(r.value) for r in read(consumer, 10)) == list(range(50, 60))
 
 

@@ -1,4 +1,4 @@
-"""The whole job, as a person runs it: two demos in one folder, the first of which is killed."""
+"""The whole job, as a person runs it: a demo that is killed, another in its folder, and what that made, served."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from actor_risk.home import Home
-from actor_risk.local import wait_until
+from actor_risk.local import free_port, wait_until
 from actor_risk.local.processes import command_line, log_tail
+from actor_risk.serving_process import is_ready
 from materialize.events import TOPICS
 
 READY_S = 300.0
+ACTOR_RISK = (sys.executable, "-m", "actor_risk.cli")
 ACTORS = 25
 
 
-@dataclass
-class RunningDemo:
-    """A demo that has reached its last step and stays up."""
+@dataclass(frozen=True)
+class Demo:
+    """A demo that ended, what it showed, and what it left running; and the scoring application on what it made."""
 
-    process: subprocess.Popen[bytes]
+    ended: subprocess.CompletedProcess[str]
+    left_running: list[int]
     home: Home
     url: str
 
@@ -50,33 +53,89 @@ class RunningDemo:
             return error.code, json.loads(error.read())
 
 
-def demo_environment(root: Path) -> dict[str, str]:
-    """As on a fresh machine, but for the home."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")}
-    return {**kept, "ACTOR_RISK_HOME": str(root), "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
-
-
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RunningDemo]:
-    """A demo on simulated events. Whoever kills it need not stop it."""
+def demo(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Demo]:
+    """A demo that was killed in the middle, one in the same folder that ended, and what that made, served."""
     root = tmp_path_factory.mktemp("home")
-    output = root / "demo.out"
-    command = [sys.executable, "-m", "actor_risk.cli", "demo", "--port", "0"]
-    with output.open("wb") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, env=demo_environment(root), cwd=request.config.rootpath
-        )
+    run = Commands(root, request.config.rootpath)
+    marks = [str(root), kill_in_the_middle(run)]
+    ended = run("demo", "--once", "--port", "0", timeout=READY_S)
+    left_running = [pid for pid in all_pids() if any(mark in command_line(pid) for mark in marks)]
+    if ended.returncode:
+        yield Demo(ended, left_running, run.home, "")
+        return
+    assert run("up", timeout=60).returncode == 0
+    port = free_port()
+    serve = run.start("serve", "--port", str(port))
     try:
-        wait_until(lambda: "Ctrl-C stops" in output.read_text() or process.poll() is not None, READY_S, "demo is up")
-        assert process.poll() is None, log_tail(output)
-        url = re.search(r"^(http://127\.0\.0\.1:\d+) ", output.read_text(), re.MULTILINE)
-        assert url is not None, log_tail(output)
-        home = Home.from_environment(demo_environment(root))
-        yield RunningDemo(process, home, url.group(1))
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: is_ready(url) or serve.poll() is not None, READY_S, "the scoring application is ready")
+        assert serve.poll() is None, log_tail(run.output)
+        yield Demo(ended, left_running, run.home, url)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+        if serve.poll() is None:
+            serve.send_signal(signal.SIGINT)
+            serve.wait(60)
+        run("down", timeout=60)
+
+
+class Commands:
+    """`actor-risk` in a home of its own, as on a fresh machine."""
+
+    def __init__(self, root: Path, project_root: Path) -> None:
+        kept = {n: v for n, v in os.environ.items() if n not in ("REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")}
+        self._environ = {**kept, "ACTOR_RISK_HOME": str(root), "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+        self._project_root = project_root
+        self.home = Home.from_environment(self._environ)
+        self.output = root / "command.out"
+
+    def __call__(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Run one to its end."""
+        return subprocess.run(
+            [*ACTOR_RISK, *arguments],
+            env=self._environ,
+            cwd=self._project_root,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """One that goes on; what it says is in `output`."""
+        with self.output.open("wb") as out:
+            return subprocess.Popen(
+                [*ACTOR_RISK, *arguments],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=self._environ,
+                cwd=self._project_root,
+            )
+
+
+def kill_in_the_middle(run: Commands) -> str:
+    """Kill a demo while all that it starts is running; what it started then ends by itself, but for an HAProxy.
+
+    Returns the folder that its Ray Serve used.
+    """
+    process, record = run.start("demo", "--port", "0"), run.home.root / "serving.scratch"
+
+    def scratch() -> str:
+        return record.read_text() if record.exists() else ""
+
+    def in_the_middle() -> bool:
+        serves = bool(scratch()) and any(scratch() in command_line(pid) for pid in all_pids())
+        return serves or process.poll() is not None
+
+    try:
+        wait_until(in_the_middle, READY_S, "the demo has begun to serve")
+        assert process.poll() is None, log_tail(run.output)
+        assert run.home.valkey().running() is not None
+    finally:
+        process.kill()
+        process.wait(30)
+    wait_until(lambda: run.home.valkey().running() is None, 60, "the killed demo's Valkey is gone")
+    return scratch()
 
 
 def labelled(home: Home, name: str) -> pd.DataFrame:
@@ -102,7 +161,22 @@ def write_live_events_as_history(home: Home) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_http_feast_and_offline_give_equal_values_for_every_feature_of_both_services(demo: RunningDemo) -> None:
+def test_a_demo_in_the_folder_of_a_killed_one_shows_a_risk_that_rises_and_leaves_nothing_running(demo: Demo) -> None:
+    shown = demo.ended.stderr
+    assert demo.ended.returncode == 0, shown[-3000:]
+    answer = json.loads(demo.ended.stdout.splitlines()[-1])
+    scores = re.search(r"went from ([\d.]+) to ([\d.]+)", shown)
+    assert scores is not None, shown[-3000:]
+    assert answer["score"] > float(scores.group(1)) + 0.2
+    assert answer["reasons"]
+    areas = [float(area) for area in re.findall(r"ROC AUC ([\d.]+)", shown)]
+    assert len(areas) == 2
+    assert all(0.85 <= area <= 0.99 for area in areas)
+    assert not demo.left_running
+
+
+@pytest.mark.timeout(600)
+def test_http_feast_and_offline_give_equal_values_for_every_feature_of_both_services(demo: Demo) -> None:
     write_live_events_as_history(demo.home)
     store = demo.home.feature_store()
     online = store._get_provider().online_store
@@ -149,7 +223,7 @@ def test_http_feast_and_offline_give_equal_values_for_every_feature_of_both_serv
     ],
 )
 def test_bad_input_is_answered_with_a_problem_that_names_the_field(
-    demo: RunningDemo, body: Any, status: int, field: str | None
+    demo: Demo, body: Any, status: int, field: str | None
 ) -> None:
     answered, problem = demo.ask("/v1/score", body)
     assert answered == status, problem
@@ -157,48 +231,7 @@ def test_bad_input_is_answered_with_a_problem_that_names_the_field(
     assert field is None or str(problem["field"]).startswith(field)
 
 
-@pytest.mark.timeout(600)
-def test_a_killed_demo_leaves_nothing_running_and_the_next_one_in_its_folder_works(
-    demo: RunningDemo, request: pytest.FixtureRequest
-) -> None:
-    valkey = demo.home.valkey().running()
-    assert valkey is not None
-    marks = [str(demo.home.root), (demo.home.root / "serving.scratch").read_text()]
-    demo.process.kill()
-    demo.process.wait(30)
-    wait_until(lambda: not is_up(demo.url), 60, "the killed demo's server is gone")
-    wait_until(lambda: demo.home.valkey().running() is None, 60, "the killed demo's Valkey is gone")
-    done = subprocess.run(
-        [sys.executable, "-m", "actor_risk.cli", "demo", "--once", "--port", "0"],
-        env=demo_environment(demo.home.root),
-        cwd=request.config.rootpath,
-        capture_output=True,
-        text=True,
-        timeout=READY_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer = json.loads(done.stdout.splitlines()[-1])
-    shown = re.search(r"went from ([\d.]+) to ([\d.]+)", done.stderr)
-    assert shown is not None, done.stderr[-3000:]
-    assert answer["score"] > float(shown.group(1)) + 0.2
-    assert answer["reasons"]
-    areas = [float(area) for area in re.findall(r"ROC AUC ([\d.]+)", done.stderr)]
-    assert len(areas) == 2
-    assert all(0.85 <= area <= 0.99 for area in areas)
-    assert not [pid for pid in all_pids() if any(mark in command_line(pid) for mark in marks)], "something still runs"
-
-
 def all_pids() -> list[int]:
     """The processes of this machine."""
     shown = subprocess.run(["ps", "-axo", "pid="], capture_output=True, text=True, check=True)
     return [int(line) for line in shown.stdout.split()]
-
-
-def is_up(url: str) -> bool:
-    """Whether anybody answers there."""
-    try:
-        with urlopen(f"{url}/healthz", timeout=2):
-            return True
-    except OSError:
-        return False

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actor_risk.simulate import InvalidSettingsError, Simulation, SimulationSettings, simulate, split
+from actor_risk.simulate import InvalidSettingsError, Simulation, SimulationSettings, moved, simulate, split
 
 EVENT_TABLES = ("ad_events", "account_events")
 HOUR_MS = 3_600_000
@@ -38,6 +38,18 @@ def test_another_seed_gives_another_world(small: Simulation, small_settings: Sim
     other = simulate(replace(small_settings, seed=8))
     assert not other.ad_events.equals(small.ad_events)
     assert not set(other.ad_events["event_id"].to_pylist()) & set(small.ad_events["event_id"].to_pylist())
+
+
+def test_a_moved_world_is_the_same_world_at_another_time(small: Simulation) -> None:
+    later = moved(small, DAY_MS + 1)
+    for name, table in tables(small).items():
+        for column in table.schema:
+            before, after = table.column(column.name), getattr(later, name).column(column.name)
+            if pa.types.is_timestamp(column.type):
+                assert (after.cast(pa.int64()).to_numpy() - before.cast(pa.int64()).to_numpy() == DAY_MS + 1).all()
+            else:
+                assert after.equals(before)
+    assert tables(moved(later, -DAY_MS - 1)) == tables(small)
 
 
 def test_every_table_is_sorted_by_event_time(small: Simulation) -> None:

@@ -15,11 +15,13 @@ import pytest
 from click.testing import CliRunner
 
 from actor_risk.cli import main
+from actor_risk.cli._stream import StartAt
 from actor_risk.home import Home
 from actor_risk.local import start_child, wait_until
 from actor_risk.local.processes import is_alive, log_tail
 from actor_risk.status_file import read_status
 from actor_risk.streaming.report import StreamStatus
+from materialize.stream.log import Start
 from tests.streaming.conftest import publish_clicks
 
 TIMEOUT_S = 90.0
@@ -72,6 +74,16 @@ def test_workers_share_the_partitions_and_a_killed_one_comes_back(home: Home, tm
         assert not any(is_alive(pid) for pid in (second, third))
     assert "stopped: 300 events" in path.with_suffix(".log").read_text()
     assert json.loads(path.read_text())["records"] == 300
+
+
+@pytest.mark.parametrize(
+    ("given", "start"),
+    [("latest", "latest"), ("earliest", "earliest"), ("1970-01-02T00:00:00Z", 86_340_000), ("1970-01-01T00:00:00Z", 0)],
+)
+def test_a_group_begins_a_minute_before_the_time_given_as_events_may_be_so_far_ahead_of_the_log(
+    given: str, start: Start
+) -> None:
+    assert StartAt().convert(given, None, None) == start
 
 
 def test_watching_without_a_running_command_says_what_to_do(tmp_path: Path) -> None:

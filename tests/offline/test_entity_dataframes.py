@@ -135,6 +135,7 @@ def scaled(scores: Any) -> OnDemandFeatureView:
         sources=[scores, factor],
         schema=[Field(name="scaled", dtype=types.Float64)],
         udf=scale,
+        udf_string="scale",
         mode="python",
     )
 

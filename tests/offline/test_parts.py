@@ -52,7 +52,7 @@ def test_any_parts_give_the_values_of_the_oracle(
     directory = tmp_path_factory.mktemp("parts")
     rows = [
         {
-            "event_id": f"e{i}",
+            "event_id": f"e{i:02d}",
             "ip": name,
             "event_time": NOW_MS + after,
             "created": None if late is None else NOW_MS + after + late,
@@ -104,7 +104,7 @@ def test_any_parts_give_the_values_of_the_oracle(
 def newest(seen: list[dict[str, Any]], as_of_ms: int) -> float | None:
     if not seen:
         return None
-    last = max(seen, key=lambda one: (one["event_time"], one["created"] or one["event_time"]))
+    last = max(seen, key=lambda one: (one["event_time"], one["created"] or one["event_time"], one["event_id"]))
     return None if as_of_ms - last["event_time"] > PROFILE.ttl_ms else last["score"]
 
 
@@ -141,7 +141,12 @@ def half_of(view: Any) -> OnDemandFeatureView:
         return {"half": [None if value is None else value / 2 for value in inputs["score"]]}
 
     return OnDemandFeatureView(
-        name="halves", sources=[view], schema=[Field(name="half", dtype=types.Float64)], udf=half, mode="python"
+        name="halves",
+        sources=[view],
+        schema=[Field(name="half", dtype=types.Float64)],
+        udf=half,
+        udf_string="half",
+        mode="python",
     )
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from feast import FeatureView, RepoConfig
+from feast import FeatureView, FileSource, RepoConfig
 from feast import utils as feast_utils
 from feast.data_source import DataSource
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
@@ -120,6 +120,7 @@ class WindowedParquetOfflineStore(OfflineStore):
                 data_source,
                 join_key_columns,
                 feature_name_columns,
+                timestamp_field,
                 created_timestamp_column,
                 start_date,
                 end_date,
@@ -152,6 +153,7 @@ class WindowedParquetOfflineStore(OfflineStore):
                 data_source,
                 join_key_columns,
                 feature_name_columns,
+                timestamp_field,
                 created_timestamp_column,
                 start_date,
                 end_date,
@@ -175,11 +177,16 @@ def _pull(
     source: DataSource,
     join_keys: list[str],
     features: list[str],
+    timestamp_field: str,
     created: str | None,
     start: datetime | None,
     end: datetime | None,
 ) -> pa.Table:
-    columns = [*join_keys, *features, source.timestamp_field, *([created] if created else [])]
+    if isinstance(source, FileSource) and not source.timestamp_field:  # as Feast describes a saved dataset
+        source = FileSource(
+            path=source.path, timestamp_field=timestamp_field, s3_endpoint_override=source.s3_endpoint_override
+        )
+    columns = [*join_keys, *features, timestamp_field, *([created] if created else [])]
     from_ms = None if start is None else _milliseconds(start)
     until_ms = None if end is None else _milliseconds(end) + 1
     return read_history(source, config.repo_path, from_ms, until_ms, list(dict.fromkeys(columns)))

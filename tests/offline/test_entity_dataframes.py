@@ -144,12 +144,13 @@ def test_a_service_gives_renamed_entities_and_what_comes_with_the_request(tmp_pa
     store = store_of(tmp_path, scaled)
     view = store.get_feature_view("profile")
     of_seller = view.with_name("seller").with_join_key_map({"ip": "seller_ip"})
-    service = FeatureService(name="both", features=[view, of_seller, store.get_on_demand_feature_view("scaling")])
+    of_buyer = view.with_name("buyer").with_join_key_map({"ip": "ip"})
+    service = FeatureService(name="both", features=[of_buyer, of_seller, store.get_on_demand_feature_view("scaling")])
     store.apply([service])
     frame = asked(ip=["a", "b"], seller_ip=["b", "?"], factor=[10.0, 100.0])
     job = store.get_historical_features(frame, store.get_feature_service("both"), full_feature_names=True)
     found = job.to_df().fillna(-1)
-    assert found["profile__score"].tolist() == [1.0, 2.0]
+    assert found["buyer__score"].tolist() == [1.0, 2.0]
     assert found["seller__score"].tolist() == [2.0, -1]
     assert found["scaling__scaled"].tolist() == [10.0, 200.0]
     assert [part.column_names for part in job.to_arrow_parts()] == [list(found.columns)]

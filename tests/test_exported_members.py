@@ -40,8 +40,8 @@ PINNED = {
         hop_starts merge_rows program_reaches read_windows replace_batch_side row_bytes_max values_as_of
     """,
     "materialize.offline": """
-        ARROW_TYPES History HistoryError Limits PointInTime ViewColumns ViewQuery entity_codes open_history
-        read_history values_as_declared values_of_view
+        ARROW_TYPES History HistoryError Knowledge Limits OwnEvents PointInTime ViewColumns ViewQuery entity_codes
+        history_end_ms open_history read_history values_as_declared values_of_view
     """,
     "materialize.online": """
         NUMERIC_KINDS BatchRow ConnectionSettingsError EventsByRow FeatureMatrix FeatureReader FeatureReaderSync

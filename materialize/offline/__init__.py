@@ -2,8 +2,9 @@
 
 from materialize.offline._declared import ARROW_TYPES, ViewColumns, values_as_declared
 from materialize.offline._errors import HistoryError
-from materialize.offline._history import History, open_history, read_history
+from materialize.offline._history import History, history_end_ms, open_history, read_history
 from materialize.offline._keys import entity_codes
+from materialize.offline._knowledge import Knowledge, OwnEvents
 from materialize.offline._point_in_time import PointInTime, values_of_view
 from materialize.offline._queries import Limits, ViewQuery
 
@@ -11,11 +12,14 @@ __all__ = [
     "ARROW_TYPES",
     "History",
     "HistoryError",
+    "Knowledge",
     "Limits",
+    "OwnEvents",
     "PointInTime",
     "ViewColumns",
     "ViewQuery",
     "entity_codes",
+    "history_end_ms",
     "open_history",
     "read_history",
     "values_as_declared",

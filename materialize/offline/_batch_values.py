@@ -28,16 +28,19 @@ def batch_history(query: ViewQuery, repo_path: Path | None, times: Ints) -> Hist
 
 
 def batch_values(
-    query: ViewQuery, entities: Entities, repo_path: Path | None, times: Ints, known_as_of: bool
+    query: ViewQuery, entities: Entities, repo_path: Path | None, times: Ints, known_ms: Ints | None
 ) -> ViewColumns:
-    """The features of a batch view for each queried row, as of its time, int64[q]; beyond the view's TTL null."""
+    """The features of a batch view for each queried row, as of its time, int64[q]; beyond the view's TTL null.
+
+    known_ms: int64[q], rows that were created later are stepped over.
+    """
     view = query.view
     assert isinstance(view, BatchView)
-    gathered = _gathered(query, entities, batch_history(query, repo_path, times), int(times.min()), known_as_of)
+    gathered = _gathered(query, entities, batch_history(query, repo_path, times), int(times.min()), known_ms)
     if not gathered.num_rows:
         return no_values(view, query.features, len(times))
     codes, row_times, created = (gathered.column(name).to_numpy() for name in (_ENTITY, _TIME, _CREATED))
-    row = _newest_row(codes, row_times, created, entities.of_rows, times, known_as_of)
+    row = _newest_row(codes, row_times, created, entities.of_rows, times, known_ms)
     found = row >= 0
     if view.ttl_ms:
         found &= times - row_times[row] <= view.ttl_ms
@@ -46,7 +49,7 @@ def batch_values(
     return ViewColumns(query.features, tuple(columns))
 
 
-def _gathered(query: ViewQuery, entities: Entities, history: History, first_ms: int, known_as_of: bool) -> pa.Table:
+def _gathered(query: ViewQuery, entities: Entities, history: History, first_ms: int, known_ms: Ints | None) -> pa.Table:
     """The rows of the queried entities, without those that a newer one has replaced before the first as-of time."""
     keys = [key.name for key in query.view.join_keys]
     created = query.source.created_timestamp_column or None
@@ -65,23 +68,23 @@ def _gathered(query: ViewQuery, entities: Entities, history: History, first_ms: 
         parts.append(asked)
         rows += len(own)
         if rows > COMPACT_ROWS:
-            parts = [_compacted(pa.concat_tables(parts), first_ms, known_as_of)]
+            parts = [_compacted(pa.concat_tables(parts), first_ms, known_ms)]
             rows = parts[0].num_rows // 2  # so that what must be kept is not gone through again for each batch
     return pa.concat_tables(parts) if parts else pa.table({_ENTITY: pa.array([], pa.int64())})
 
 
-def _compacted(table: pa.Table, first_ms: int, known_as_of: bool) -> pa.Table:
+def _compacted(table: pa.Table, first_ms: int, known_ms: Ints | None) -> pa.Table:
     codes, times, created = (table.column(name).to_numpy() for name in (_ENTITY, _TIME, _CREATED))
     settled = times <= first_ms
-    if known_as_of:
-        settled &= created <= first_ms
+    if known_ms is not None:
+        settled &= created <= known_ms.min()
     order = np.lexsort((created, times, codes))
     order = order[settled[order]]
     last = np.append(codes[order][1:] != codes[order][:-1], True)[: len(order)]
     return table.take(pa.array(np.sort(np.concatenate([order[last], np.flatnonzero(~settled)]))))
 
 
-def _newest_row(codes: Ints, times: Ints, created: Ints, asked: Ints, as_of: Ints, known_as_of: bool) -> Ints:
+def _newest_row(codes: Ints, times: Ints, created: Ints, asked: Ints, as_of: Ints, known_ms: Ints | None) -> Ints:
     """The position of the newest row of each queried entity at its time, −1 for none; ties go to the later created."""
     order = np.lexsort((created, times, codes))
     begins = np.searchsorted(codes[order], asked, "left")
@@ -90,19 +93,19 @@ def _newest_row(codes: Ints, times: Ints, created: Ints, asked: Ints, as_of: Int
     ranks = codes[order] * span + (times[order] - first)
     ends = np.searchsorted(ranks, asked * span + np.clip(as_of - first, -1, span - 2), "right")
     last = np.where((asked >= 0) & (ends > begins), ends - 1, -1)
-    if known_as_of:
-        last = _known(last, begins, created[order], as_of)
+    if known_ms is not None:
+        last = _known(last, begins, created[order], known_ms)
     out = np.full(len(asked), -1, dtype=np.int64)
     out[last >= 0] = order[last[last >= 0]]
     return out
 
 
-def _known(last: Ints, begins: Ints, created: Ints, as_of: Ints) -> Ints:
-    """Steps back from rows that were created after the as-of time, as far as each entity's first row."""
+def _known(last: Ints, begins: Ints, created: Ints, known_ms: Ints) -> Ints:
+    """Steps back from rows that were created after a time, as far as each entity's first row."""
     last = last.copy()
     late = np.flatnonzero(last >= 0)
     while len(late):
-        late = late[created[last[late]] > as_of[late]]
+        late = late[created[last[late]] > known_ms[late]]
         last[late] -= 1
         gone = last[late] < begins[late]
         last[late[gone]] = -1

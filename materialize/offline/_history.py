@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 from feast import FileSource
@@ -41,8 +43,8 @@ class History:
     source: DataSource
     path: str
     names: tuple[str, ...]
-    _files: ds.Dataset
-    _stored_as: dict[str, str]
+    files: ds.Dataset
+    stored_as: dict[str, str]
     _span: ds.Expression | None
 
     def count(self) -> int:
@@ -71,14 +73,14 @@ class History:
 
     def _prepared(self, columns: Sequence[str]) -> tuple[ds.Dataset, dict[str, ds.Expression]]:
         """The files of the span's partitions in one schema, and the columns as the scan wants them."""
-        stored = {name: self._stored_as.get(name, name) for name in (self.source.timestamp_field, *columns)}
-        missing = [name for name in stored.values() if name not in self._files.schema.names]
+        stored = {name: self.stored_as.get(name, name) for name in (self.source.timestamp_field, *columns)}
+        missing = [name for name in stored.values() if name not in self.files.schema.names]
         if missing:
             raise HistoryError(f"source {self.source.name!r}: {self.path} has no column {', '.join(missing)}")
         with _told(self.source, self.path):
-            fragments = list(self._files.get_fragments(filter=self._span))
-        schema = _common_schema(self.source, self._files.schema, fragments, list(dict.fromkeys(stored.values())))
-        files = ds.FileSystemDataset(fragments, schema, self._files.format, self._files.filesystem)
+            fragments = list(self.files.get_fragments(filter=self._span))
+        schema = _common_schema(self.source, self.files.schema, fragments, list(dict.fromkeys(stored.values())))
+        files = ds.FileSystemDataset(fragments, schema, self.files.format, self.files.filesystem)
         return files, {name: ds.field(column) for name, column in stored.items()}
 
 
@@ -128,6 +130,33 @@ def read_history(
     Raises HistoryError as `open_history` and `History.table` do.
     """
     return open_history(source, repo_path, from_ms, until_ms).table(columns)
+
+
+def history_end_ms(source: DataSource, repo_path: Path | None) -> int | None:
+    """The newest event time in the history of a file source, milliseconds UTC; None when it is empty.
+
+    Read from the files' statistics where they have them. Raises HistoryError as `read_history`.
+    """
+    history = open_history(source, repo_path)
+    field = history.stored_as.get(source.timestamp_field, source.timestamp_field)
+    newest = [_newest(fragment, field) for fragment in history.files.get_fragments()]
+    return max((time_ms for time_ms in newest if time_ms is not None), default=None)
+
+
+def _newest(fragment: ds.Fragment, field: str) -> int | None:
+    groups = [group.statistics.get(field, {}).get("max") for group in fragment.row_groups if group.num_rows]
+    if groups and all(isinstance(newest, datetime) for newest in groups):
+        return max(_floor_ms(newest) for newest in groups)
+    column = fragment.to_table(columns=[field]).column(field)
+    newest = (
+        pc.max(column.cast(pa.timestamp("ms", "UTC"), safe=False)).cast(pa.int64()).as_py() if len(column) else None
+    )
+    return None if newest is None else int(newest)
+
+
+def _floor_ms(when: datetime) -> int:
+    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
+    return (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def file_place(where: str, s3_endpoint: str = "") -> tuple[pafs.FileSystem, str]:

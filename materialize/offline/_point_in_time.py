@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 from feast.data_source import DataSource
 
-from materialize.definitions import StreamView, View
+from materialize.definitions import EVENT_ID, StreamView, View, identities_of
+from materialize.events import columns_from_table
 from materialize.kernel import ViewSpec, values_as_of
 from materialize.offline._batch_values import batch_values
 from materialize.offline._columns import Column, ColumnNotReadError, Ints
@@ -29,6 +30,7 @@ from materialize.offline._declared import ViewColumns, field_of, no_values, valu
 from materialize.offline._entities import Entities, entities_of
 from materialize.offline._gathering import Asked, Shards, block_of, gather
 from materialize.offline._history import History, open_history
+from materialize.offline._knowledge import Knowledge, values_as_known
 from materialize.offline._queries import DEFAULT_LIMITS, Limits, ViewQuery
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -63,8 +65,11 @@ class PointInTime:
             else:
                 yield rows
 
-    def values(self, rows: Ints) -> list[ViewColumns]:
-        """The values of each query, in their order, for these rows. Raises HistoryError and DefinitionError."""
+    def values(self, rows: Ints, knowledge: Knowledge | None = None) -> list[ViewColumns]:
+        """The values of each query, in their order, for these rows. Raises HistoryError and DefinitionError.
+
+        knowledge: what each of all rows knows besides, or does not; all rows are then one part.
+        """
         found: dict[int, ViewColumns] = {}
         times = self.times[rows]
         asked = [query.of_rows(rows) for query in self.queries]
@@ -73,11 +78,15 @@ class PointInTime:
             return [no_values(query.view, query.features, 0) for query in asked]
         for places in self._sources:
             together = [asked[place] for place in places]
-            values = _stream_values(self, together, [entities[place] for place in places], times)
+            if knowledge is None:
+                values = _stream_values(self, together, [entities[place] for place in places], times)
+            else:
+                values = _values_as_known(self, together, times, knowledge)
             found.update(zip(places, values, strict=True))
         for place, query in enumerate(asked):
             if place not in found:
-                found[place] = batch_values(query, entities[place], self.repo_path, times, self.known_as_of)
+                known_ms = times if self.known_as_of else None if knowledge is None else knowledge.known_ms
+                found[place] = batch_values(query, entities[place], self.repo_path, times, known_ms)
         return [found[place] for place in range(len(asked))]
 
     def open(self, queries: Sequence[ViewQuery], times: Ints) -> History:
@@ -173,6 +182,25 @@ def _gathered(history: History, views: Sequence[Asked], created: str | None, cou
             continue
         return shards
     raise AssertionError("with every column read, none is missing")
+
+
+def _values_as_known(
+    asked: PointInTime, queries: Sequence[ViewQuery], times: Ints, knowledge: Knowledge
+) -> list[ViewColumns]:
+    """The features of each query where rows have knowledge of their own: all events of the span are in memory."""
+    source = queries[0].source
+    columns = columns_from_table(asked.open(queries, times).table())
+    identities = identities_of(columns) if EVENT_ID in columns else None
+    created_ms = columns[source.created_timestamp_column or source.timestamp_field]
+    found = []
+    for query in queries:
+        view, keys = query.view, [np.asarray(column) for column in query.keys]
+        assert isinstance(view, StreamView)
+        values, there, newest = values_as_known(view, columns, identities, created_ms, keys, times, knowledge)
+        if view.ttl_ms:
+            there &= times - newest <= view.ttl_ms
+        found.append(_declared(query, values.T, there))
+    return found
 
 
 def _windows(asked: Asked, shards: Shards, times: Ints, known_as_of: bool) -> tuple[Floats, Mask]:

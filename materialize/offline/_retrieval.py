@@ -20,6 +20,7 @@ from materialize.offline._columns import Ints
 from materialize.offline._declared import ARROW_TYPES
 from materialize.offline._errors import HistoryError
 from materialize.offline._history import file_place
+from materialize.offline._knowledge import Knowledge
 
 
 class ArrowRetrievalJob(RetrievalJob):
@@ -76,41 +77,58 @@ class ArrowRetrievalJob(RetrievalJob):
         return frame
 
 
-class PartedRetrievalJob(ArrowRetrievalJob):
-    """A retrieval whose rows come in parts, each a table of one schema.
+class PointInTimeJob(ArrowRetrievalJob):
+    """What `get_historical_features` gives: rows in parts, or once more with other knowledge.
 
-    parts: gives the positions of each part's rows, and its table.
+    parts: gives the positions of each part's rows, and its table, all of one schema; with knowledge, one part.
     """
 
     def __init__(
         self,
-        parts: Callable[[], Iterator[tuple[Ints, pa.Table]]],
+        parts: Callable[[Knowledge | None], Iterator[tuple[Ints, pa.Table]]],
         repo_path: Path | None,
         full_feature_names: bool,
         on_demand_feature_views: list[OnDemandFeatureView],
-        metadata: RetrievalMetadata,
+        metadata: RetrievalMetadata | None,
+        knowledge: Knowledge | None = None,
     ) -> None:
         super().__init__(self._whole, repo_path, full_feature_names, on_demand_feature_views, metadata)
         self._parts = parts
+        self._knowledge = knowledge
+
+    def knowing(self, knowledge: Knowledge) -> PointInTimeJob:
+        """The same retrieval, each row with its own knowledge: see `Knowledge`."""
+        return PointInTimeJob(
+            self._parts,
+            self._repo_path,
+            self._full_feature_names,
+            self._on_demand_feature_views,
+            self._metadata,
+            knowledge,
+        )
+
+    def stored(self) -> pa.Table:
+        """The rows with their stored features only: what on-demand functions are given."""
+        return self._evaluate()
+
+    def with_on_demand(self, stored: pa.Table) -> pa.Table:
+        """The features of rows that `stored` gave, on-demand functions run. Raises whatever these raise."""
+        table: pa.Table = ArrowRetrievalJob(
+            lambda: stored, self._repo_path, self._full_feature_names, self._on_demand_feature_views, self._metadata
+        ).to_arrow()
+        return table
 
     def to_arrow_parts(self) -> Iterator[pa.Table]:
         """The result by growing event time, as much at a time as the store's `rows_at_once` allows."""
         schema: pa.Schema | None = None
-        for _, table in self._parts():
-            part = ArrowRetrievalJob(
-                lambda table=table: table,  # type: ignore[misc]
-                self._repo_path,
-                self._full_feature_names,
-                self._on_demand_feature_views,
-                self._metadata,
-            )
-            found = self._as_declared(part.to_arrow())
+        for _, table in self._parts(self._knowledge):
+            found = self._as_declared(self.with_on_demand(table))
             schema = found.schema if schema is None else schema
             yield found.cast(schema)
 
     def _whole(self) -> pa.Table:
         """All rows in the order in which they were asked for."""
-        places, tables = zip(*self._parts(), strict=True)
+        places, tables = zip(*self._parts(self._knowledge), strict=True)
         return pa.concat_tables(tables).take(pa.array(np.argsort(np.concatenate(places))))
 
     def _as_declared(self, table: pa.Table) -> pa.Table:

@@ -30,9 +30,17 @@ from materialize.definitions import compile_view
 from materialize.offline._columns import Ints
 from materialize.offline._errors import HistoryError
 from materialize.offline._history import read_history
+from materialize.offline._knowledge import Knowledge
 from materialize.offline._point_in_time import PointInTime
 from materialize.offline._queries import MIB, Limits, ViewQuery
-from materialize.offline._retrieval import ArrowRetrievalJob, PartedRetrievalJob
+from materialize.offline._retrieval import ArrowRetrievalJob, PointInTimeJob
+
+__all__ = [
+    "EVENT_TIMESTAMP",
+    "PointInTimeJob",
+    "WindowedParquetOfflineStore",
+    "WindowedParquetOfflineStoreConfig",
+]
 
 EVENT_TIMESTAMP = "event_timestamp"
 
@@ -84,11 +92,12 @@ class WindowedParquetOfflineStore(OfflineStore):
         _check_names(entity_df, [name for names in called for name in names])
         own = _own_schema(entity_df)
 
-        def parts() -> Iterator[tuple[Ints, pa.Table]]:
-            positions = asked.parts() if len(entity_df) else iter([np.empty(0, np.int64)])
+        def parts(knowledge: Knowledge | None) -> Iterator[tuple[Ints, pa.Table]]:
+            is_one = knowledge is not None or not len(entity_df)
+            positions = iter([np.arange(len(entity_df))]) if is_one else asked.parts()
             for rows in positions:
                 table = pa.Table.from_pandas(entity_df.iloc[rows], own, preserve_index=False)
-                for names, values in zip(called, asked.values(rows), strict=True):
+                for names, values in zip(called, asked.values(rows, knowledge), strict=True):
                     for name, column in zip(names, values.columns, strict=True):
                         table = table.append_column(name, column)
                 yield rows, table
@@ -99,7 +108,7 @@ class WindowedParquetOfflineStore(OfflineStore):
             min_event_timestamp=entity_df[EVENT_TIMESTAMP].min() if len(entity_df) else None,
             max_event_timestamp=entity_df[EVENT_TIMESTAMP].max() if len(entity_df) else None,
         )
-        return PartedRetrievalJob(parts, config.repo_path, full_feature_names, on_demand, metadata)
+        return PointInTimeJob(parts, config.repo_path, full_feature_names, on_demand, metadata)
 
     @staticmethod
     def pull_latest_from_table_or_query(

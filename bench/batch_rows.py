@@ -10,7 +10,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
@@ -27,7 +27,7 @@ from bench.actors import FEATURES, actor, batch_objects, feature_name, is_intege
 from bench.bars import Bar, Findings
 from bench.peers.feast_redis import FeastRedis
 from bench.timing import rounded, same_values
-from bench.two_workers import TwoWorkers, writer_of
+from bench.two_workers import TwoWorkers, server_cpu_seconds, writer_of
 from materialize.backfill import ChunkResult, write_newest_rows
 from materialize.definitions import BatchView, JoinKey, compile_view
 from materialize.online import KeyEncoder, decode_batch_row, encode_batch_columns
@@ -46,11 +46,13 @@ NAMES = tuple(feature_name(i) for i in range(FEATURES))
 
 @dataclass(frozen=True)
 class Written:
-    """What a backfill of the rows did. rows: the server's own count. peak_mib: the most memory of one worker."""
+    """What a backfill of the rows did. rows: the server's own count. cpu_seconds: of workers and server, which other
+    work on the machine makes no longer. peak_mib: the most memory of one worker."""
 
     events: int
     rows: int
     seconds: float
+    cpu_seconds: float
     peak_mib: int
 
 
@@ -74,7 +76,12 @@ def batch_findings(folder: Path, is_short: bool) -> Findings:
     return Findings(
         figures,
         {"batch_seconds": [rounded(one.seconds) for one in runs]},
-        {"batch_values_compared": compared, "feast_actors": few, "feast_seconds": peer},
+        {
+            "batch_values_compared": compared,
+            "batch_runs": [asdict(one) for one in runs],
+            "feast_actors": few,
+            "feast_seconds": peer,
+        },
     )
 
 
@@ -107,10 +114,12 @@ def backfill(workers: TwoWorkers, folder: Path, url: str) -> Written:
     stored = pq.ParquetDataset(folder / "profile_0.parquet")
     rows = sum(fragment.count_rows() for fragment in stored.fragments)
     edges = np.linspace(START_MS, START_MS + DAY_MS, max(1, rows // CHUNK_ROWS) + 1).astype(np.int64).tolist()
+    began = workers.cpu_seconds() + server_cpu_seconds(url)
     done = workers.work(_write, [(folder, url, a, b) for a, b in pairwise(edges)])
+    cpu_seconds = workers.cpu_seconds() + server_cpu_seconds(url) - began
     with redis.Redis.from_url(url) as client:
         stored_rows = client.dbsize()
-    return Written(sum(one.events for one in done.results), stored_rows, done.seconds, workers.peak_mib())
+    return Written(sum(one.events for one in done.results), stored_rows, done.seconds, cpu_seconds, workers.peak_mib())
 
 
 def check(folder: Path, url: str, written: Written) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -51,15 +52,31 @@ class TwoWorkers:
         results = list(self._pool.map(do, tasks))
         return Worked(results, time.perf_counter() - began)
 
+    def cpu_seconds(self) -> float:
+        """What the processes have used of the cores so far, starting included."""
+        return sum(dict(self._pool.map(_cpu_seconds, range(4 * WORKERS))).values())
+
     def peak_mib(self) -> int:
         """The most memory that a process had so far, Python and all libraries included. Pages of mapped files count."""
         return max(one for one in self._pool.map(_peak_mib, range(4 * WORKERS)))
+
+
+def server_cpu_seconds(url: str) -> float:
+    """What a server has used of the cores so far."""
+    with redis.Redis.from_url(url) as client:
+        used = client.info("cpu")
+    return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
 
 @lru_cache
 def writer_of(url: str) -> RowWriter:
     """A worker's one writer."""
     return RowWriter(redis.Redis.from_url(url))
+
+
+def _cpu_seconds(_: int) -> tuple[int, float]:
+    time.sleep(0.05)  # so that each process takes one
+    return os.getpid(), time.process_time()
 
 
 def _peak_mib(_: int) -> int:

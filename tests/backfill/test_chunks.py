@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -135,7 +136,7 @@ def assert_holds(data: bytes, events: Sequence[OracleEvent], as_of_ms: int) -> N
     assert_equal(read.values, read.found, oracle_values(SPEC, events, as_of_ms))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     histories(),
     st.randoms(use_true_random=False),
@@ -151,7 +152,7 @@ def test_however_history_is_cut_the_rows_are_the_oracles(
     cuts: list[int],
     ago_ms: int,
 ) -> None:
-    project = f"{redis_namespace}_{chance.getrandbits(60)}"
+    project = f"{redis_namespace}_{uuid.uuid4().hex}"
     placed: list[Event] = [(chance.choice(["a", "b", "ü", None]), one) for one in events]
     delivered = placed + chance.sample(placed, len(placed) // 4)  # some twice, at the same or another time
     moved = [(who, replace(one, time_ms=one.time_ms - chance.choice([0, HOUR_MS]))) for who, one in delivered]
@@ -170,7 +171,7 @@ def test_however_history_is_cut_the_rows_are_the_oracles(
         assert_holds(rows[key_of(project, who)], its, batch_end_ms - 1)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(histories(), st.randoms(use_true_random=False), st.integers(0, 40))
 def test_rows_are_what_the_stream_would_have_written_and_keep_what_it_wrote(
     tmp_path: Path,
@@ -180,7 +181,7 @@ def test_rows_are_what_the_stream_would_have_written_and_keep_what_it_wrote(
     chance: random.Random,
     hours: int,
 ) -> None:
-    streamed, both = (f"{redis_namespace}_{chance.getrandbits(60)}" for _ in range(2))
+    streamed, both = (f"{redis_namespace}_{uuid.uuid4().hex}" for _ in range(2))
     placed: list[Event] = [(chance.choice("ab"), one) for one in events]
     live = [(who, one) for who, one in placed if one.time_ms >= START_MS - hours * HOUR_MS]
     stream(writer, streamed, placed)
@@ -392,7 +393,7 @@ def test_a_gather_that_fails_leaves_nothing_and_one_that_is_repeated_replaces(tm
     assert list(place.parent.iterdir()) == [place]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a", "b", None]), st.integers(0, 9), st.none() | st.floats(-9, 9)), max_size=25
@@ -408,7 +409,7 @@ def test_chunks_of_a_batch_view_in_any_order_leave_the_newest_rows(
     cuts: list[int],
     chance: random.Random,
 ) -> None:
-    project = f"{redis_namespace}_{chance.getrandbits(60)}"
+    project = f"{redis_namespace}_{uuid.uuid4().hex}"
     view = BatchView("profile", (JoinKey("who", "STRING"),), (FeatureField("score", "DOUBLE"),), 5, 0)
     table = pa.table(
         {

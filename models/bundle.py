@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,22 +11,35 @@ from pathlib import Path
 import numpy as np
 
 from models._arrays import Floats, as_matrix
-from models.errors import BundleCorruptError, BundleNotFoundError, UnsupportedModelError
-from models.explain import Explainer, Explanation, explainer_of
+from models.admission import MODEL_BYTES_MAX, needs_trial, read_graph
+from models.errors import BundleCorruptError, BundleNotFoundError, InputError, UnsupportedModelError
+from models.explain import Chosen, Explainer, Explanation, SamplingExplainer, explainer_of, is_exact
 from models.golden import Golden, decode_background, decode_golden, encode_background, encode_golden
-from models.manifest import SCHEMA_VERSION, ExplanationSpec, Manifest, ModelCard, decode_manifest, encode_manifest
+from models.graph import LOG_ODDS, RAW_MARGIN, VALUE, GraphFacts, facts_of
+from models.manifest import (
+    SCHEMA_VERSION,
+    ExplanationSpec,
+    GraphSpec,
+    Manifest,
+    ModelCard,
+    Thresholds,
+    decode_manifest,
+    encode_manifest,
+)
 from models.scorer import Scorer, Scores
-from models.trees import read_graph
+from models.trial import try_out
 
 MANIFEST, MODEL, GOLDEN, BACKGROUND = "manifest.json", "model.onnx", "golden.parquet", "background.parquet"
 CONTENT_FILES = (MODEL, GOLDEN, BACKGROUND)
 _VERSION_DIGITS = 16
-_BASE_VALUE_TOLERANCE = 1e-9
+_BASE_VALUE_TOLERANCE, _SINGLE_BASE_VALUE_TOLERANCE = 1e-9, 1e-5
+_SCORE_TOLERANCE = 1e-6
+_ADDITIVITY_TOLERANCE, _SINGLE_ADDITIVITY_TOLERANCE = 1e-9, 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One feature's share of a margin: attribution in log-odds, value as the model saw it (NaN: missing)."""
+    """One feature's share of a margin: attribution in its output space, value as the model saw it (NaN: missing)."""
 
     code: str
     ref: str
@@ -35,8 +49,9 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class BundleDraft:
-    """What a publisher brings: the card, the ONNX graph, the background float64[B, F] of explanations (after the
-    missing-value policy), and golden rows float64[G, F] as they arrive (NaN: missing)."""
+    """What a publisher brings: the card, the ONNX graph in the served form (`models.graph`), the background
+    float64[B, F] of explanations (after the missing-value policy), and golden rows float64[G, F] as they arrive (NaN:
+    missing)."""
 
     card: ModelCard
     onnx: bytes
@@ -69,8 +84,14 @@ class Bundle:
         """Margins and scores of what `vector` returned. Raises InputError for another width."""
         return self._scorer.score(matrix)
 
-    def explain(self, matrix: Floats) -> Explanation:
-        """Base value and attributions of what `vector` returned. Raises InputError for another width."""
+    def explain(self, matrix: Floats, deadline_ms: float | None = None) -> Explanation:
+        """Base value and attributions of what `vector` returned.
+
+        An explanation that is estimated ends after about `deadline_ms` milliseconds; exact ones take what they take.
+        Raises InputError for another width.
+        """
+        if isinstance(self._explainer, SamplingExplainer):
+            return self._explainer.explain(matrix, deadline_ms)
         return self._explainer.explain(matrix)
 
     def top_reasons(self, attributions: Floats, values: Floats, count: int) -> tuple[Reason, ...]:
@@ -95,24 +116,21 @@ def build_files(draft: BundleDraft) -> dict[str, bytes]:
     Raises UnsupportedModelError and InputError when the graph, the card and the rows do not fit together.
     """
     refs = [feature.ref for feature in draft.card.features]
-    scorer, explainer = _open(draft.onnx, draft.background, draft.reference, len(refs))
-    spec = ExplanationSpec(
-        base_value=explainer.base_value,
-        reference=draft.reference,
-        output_space=explainer.explain(draft.background[:1]).output_space,
-        background=BACKGROUND,
-    )
-    manifest = _manifest(draft.card, spec, {})
-    bundle = Bundle(manifest, "", scorer, explainer)
+    opened = _open(draft.onnx, draft.background, draft.reference, len(refs))
+    _check_thresholds(draft.card.thresholds, opened.facts)
+    manifest = _manifest(draft.card, opened, draft.reference, {})
+    bundle = Bundle(manifest, "", opened.scorer, opened.chosen.explainer)
     rows = bundle.vector(draft.golden_rows)
-    golden = Golden(draft.golden_rows, bundle.score(rows), bundle.explain(rows).attributions)
+    scores, explanation = bundle.score(rows), bundle.explain(rows)
+    check_outputs(opened.facts, scores, explanation)
+    golden = Golden(draft.golden_rows, scores, explanation.attributions)
     contents = {
         MODEL: draft.onnx,
         GOLDEN: encode_golden(golden, refs),
         BACKGROUND: encode_background(draft.background, refs),
     }
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    return contents | {MANIFEST: encode_manifest(_manifest(draft.card, spec, hashes))}
+    return contents | {MANIFEST: encode_manifest(_manifest(draft.card, opened, draft.reference, hashes))}
 
 
 def version_of(manifest: bytes) -> str:
@@ -130,14 +148,15 @@ def read_bundle(directory: Path, version: str) -> Bundle:
     refs = [feature.ref for feature in manifest.features]
     background = decode_background(contents[BACKGROUND], refs)
     try:
-        scorer, explainer = _open(contents[MODEL], background, manifest.explanation.reference, len(refs))
+        opened = _open(contents[MODEL], background, manifest.explanation.reference, len(refs))
     except UnsupportedModelError as error:
         raise BundleCorruptError(f"{directory.name}/{MODEL} cannot be served: {error}") from error
-    bundle = Bundle(manifest, version, scorer, explainer)
+    _check_agreement(directory, manifest, opened)
+    bundle = Bundle(manifest, version, opened.scorer, opened.chosen.explainer)
     golden = decode_golden(contents[GOLDEN], refs)
     rows = bundle.vector(golden.values)
-    golden.check(bundle.score(rows), bundle.explain(rows))
-    _check_base_value(manifest.explanation, explainer)
+    golden.check(bundle.score(rows), bundle.explain(rows), single_precision=opened.facts.input_type == "float")
+    _check_base_value(manifest.explanation, opened)
     return bundle
 
 
@@ -162,26 +181,106 @@ def verified_contents(directory: Path, version: str) -> tuple[Manifest, Mapping[
     return manifest, contents
 
 
-def _manifest(card: ModelCard, explanation: ExplanationSpec, files: dict[str, str]) -> Manifest:
-    given = {name: getattr(card, name) for name in ModelCard.__struct_fields__}
-    return Manifest(**given, schema_version=SCHEMA_VERSION, explanation=explanation, files=files)
-
-
-def _open(content: bytes, background: Floats, reference: str, feature_count: int) -> tuple[Scorer, Explainer]:
-    graph = read_graph(content)
-    scorer = Scorer(content)
-    if scorer.feature_count != feature_count:
+def check_outputs(facts: GraphFacts, scores: Scores, explanation: Explanation) -> None:
+    """Raises UnsupportedModelError unless each score is a number, follows from its margin, and is explained in full."""
+    if not (np.isfinite(scores.margin).all() and np.isfinite(scores.score).all()):
         raise UnsupportedModelError(
-            f"the graph reads {scorer.feature_count} features, the manifest names {feature_count}: export them together"
+            "the graph gives no number for a row with missing values: say what replaces them in the card's features"
         )
-    return scorer, explainer_of(graph, background, reference)
+    if facts.output_space == LOG_ODDS:
+        with np.errstate(over="ignore"):
+            expected = 1.0 / (1.0 + np.exp(-scores.margin))
+    else:
+        expected = scores.score if facts.output_space == RAW_MARGIN else scores.margin
+    if facts.output_space != VALUE and not np.all((scores.score >= 0.0) & (scores.score <= 1.0 + _SCORE_TOLERANCE)):
+        raise UnsupportedModelError("a classifier's score lies outside of 0 to 1: export probabilities")
+    if not np.all(np.abs(scores.score - expected) <= _SCORE_TOLERANCE):
+        raise UnsupportedModelError(
+            f"the graph's scores do not follow from its margins, as {facts.output_space} would have it: import it again"
+        )
+    sums = explanation.base_value + explanation.attributions.sum(axis=1)
+    sizes = np.maximum(1.0, np.abs(explanation.attributions).sum(axis=1) + abs(explanation.base_value))
+    gaps = np.abs(sums - scores.margin) / sizes
+    if not np.all(gaps <= additivity_tolerance(facts)):
+        raise UnsupportedModelError(
+            f"base value and attributions miss the margin by {gaps.max():.3g} of their size: the graph does not "
+            "compute what its parts say; export the model again"
+        )
+
+
+def additivity_tolerance(facts: GraphFacts) -> float:
+    """How far base value + attributions may be from the margin, as a share of what is added up (or of 1)."""
+    return _SINGLE_ADDITIVITY_TOLERANCE if facts.input_type == "float" else _ADDITIVITY_TOLERANCE
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    facts: GraphFacts
+    scorer: Scorer
+    chosen: Chosen
+
+
+def _manifest(card: ModelCard, opened: _Opened, reference: str, files: dict[str, str]) -> Manifest:
+    given = {name: getattr(card, name) for name in ModelCard.__struct_fields__}
+    spec = ExplanationSpec(
+        base_value=opened.chosen.explainer.base_value,
+        reference=reference,
+        output_space=opened.facts.output_space,
+        background=BACKGROUND,
+        method=opened.chosen.method,
+    )
+    graph = _graph_spec(opened)
+    return Manifest(**given, schema_version=SCHEMA_VERSION, explanation=spec, files=files, graph=graph)
+
+
+def _graph_spec(opened: _Opened) -> GraphSpec:
+    facts = opened.facts
+    return GraphSpec(
+        input_type=facts.input_type,
+        target=facts.target,
+        target_name=facts.target_name,
+        preparation=opened.chosen.preparation,
+    )
+
+
+def _open(content: bytes, background: Floats, reference: str, feature_count: int) -> _Opened:
+    """1. admit the file, 2. try it out apart unless its parts are known, 3. read the trees, 4. load it."""
+    graph = read_graph(content)
+    facts = facts_of(graph)
+    if facts.width != feature_count:
+        raise UnsupportedModelError(
+            f"the graph reads {facts.width} features, the manifest names {feature_count}: export them together"
+        )
+    if needs_trial(graph) or not is_exact(graph):
+        try_out(content, facts)
+    loaded = functools.cache(lambda: Scorer(content))
+    chosen = explainer_of(graph, background, reference, lambda rows: loaded().margin(rows))
+    return _Opened(facts, loaded(), chosen)
+
+
+def _check_thresholds(thresholds: Thresholds, facts: GraphFacts) -> None:
+    if facts.output_space != VALUE and not thresholds.review > 0.0:
+        raise InputError(f"thresholds of a score of 0 to 1 need 0 < review, got {thresholds.review}")
+
+
+def _check_agreement(directory: Path, manifest: Manifest, opened: _Opened) -> None:
+    said = (manifest.graph, manifest.explanation.output_space, manifest.explanation.method)
+    found = (_graph_spec(opened), opened.facts.output_space, opened.chosen.method)
+    if said != found:
+        raise BundleCorruptError(
+            f"{directory.name}/{MODEL} is {found}, the manifest says {said}: publish the model again"
+        )
 
 
 def _read(directory: Path, name: str) -> bytes:
     path = directory / name
     if path.is_symlink():
         raise BundleCorruptError(f"{directory.name}/{name} is a link: a bundle holds its own files; publish again")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise BundleCorruptError(f"{directory.name}/{name} is no plain file: restore it or publish again")
     try:
+        if path.stat().st_size > MODEL_BYTES_MAX:
+            raise BundleCorruptError(f"{directory.name}/{name} has more than {MODEL_BYTES_MAX:,} bytes: publish again")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise BundleNotFoundError(
@@ -189,10 +288,10 @@ def _read(directory: Path, name: str) -> bytes:
         ) from error
 
 
-def _check_base_value(spec: ExplanationSpec, explainer: Explainer) -> None:
-    gap = abs(spec.base_value - explainer.base_value)
-    if not gap <= _BASE_VALUE_TOLERANCE * max(1.0, abs(spec.base_value)):
+def _check_base_value(spec: ExplanationSpec, opened: _Opened) -> None:
+    found = opened.chosen.explainer.base_value
+    tolerance = _SINGLE_BASE_VALUE_TOLERANCE if opened.facts.input_type == "float" else _BASE_VALUE_TOLERANCE
+    if not abs(spec.base_value - found) <= tolerance * max(1.0, abs(spec.base_value)):
         raise BundleCorruptError(
-            f"the background gives the base value {explainer.base_value}, the manifest says {spec.base_value}: "
-            "publish the model again"
+            f"the background gives the base value {found}, the manifest says {spec.base_value}: publish the model again"
         )

@@ -14,10 +14,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from models._arrays import Floats
+from models._operators import LEQ
+from models.admission import read_graph
 from models.errors import ExportMismatchError, TrainingError
 from models.lightgbm_text import read_lightgbm
 from models.scorer import Scorer
-from models.trees import FEATURES, LEAF, LEQ, MARGIN, SCORE, Ensemble, Tree, read_graph, read_trees
+from models.trees import FEATURES, LEAF, MARGIN, SCORE, Ensemble, Tree, read_trees
 
 EXPORT_TOLERANCE = 1e-6
 _OPSETS = {"": 21, "ai.onnx.ml": 5}

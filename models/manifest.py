@@ -8,7 +8,9 @@ import msgspec
 
 from models.errors import BundleCorruptError, InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 had graphs of one kind only; what it does not say is the default of `GraphSpec` and `ExplanationSpec`."""
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +30,10 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Scores from which on an actor is reviewed or blocked. `None` as precision: the threshold was set by hand."""
+    """Scores from which on an actor is reviewed or blocked, of a regression values in its own unit.
+
+    `None` as precision: the threshold was set by hand.
+    """
 
     review: float
     block: float
@@ -36,8 +41,8 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     block_precision: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.review <= self.block:
-            raise InputError(f"thresholds need 0 < review <= block, got {self.review} and {self.block}")
+        if not self.review <= self.block:
+            raise InputError(f"thresholds need review <= block, got {self.review} and {self.block}")
 
 
 class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,12 +84,39 @@ class TrainingData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ExplanationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What attributions are measured from: `base_value` is the mean margin of the rows in the file `background`."""
+    """What attributions are measured from: `base_value` is the mean margin of the rows in the file `background`.
+
+    `output_space` is the margin's (see `models.graph`), `method` how it is split: exactly (`interventional_trees`,
+    `linear`) or by `sampling`.
+    """
 
     base_value: float
     reference: str
     output_space: str
     background: str
+    method: str = "interventional_trees"
+
+
+class GraphSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the graph reads and which of its answers counts.
+
+    input_type   "float": values are rounded to float32 before they are scored, or "double"
+    target       index of the class or target that is scored, `target_name` its label if it has one
+    preparation  operators in front of the model that treat each feature alone, in order
+    """
+
+    input_type: str = "double"
+    target: int = 0
+    target_name: str = ""
+    preparation: tuple[str, ...] = ()
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file that a bundle was imported from: its name, SHA-256, and the program that wrote it."""
+
+    file: str
+    sha256: str
+    producer: str
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,6 +131,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     training: TrainingData | None = None
     metrics: Metrics | None = None
     settings: dict[str, float] = {}
+    source: Source | None = None
     code_fingerprint: str = ""
     libraries: dict[str, str] = {}
 
@@ -115,6 +148,7 @@ class Manifest(ModelCard, frozen=True, kw_only=True, forbid_unknown_fields=True)
     schema_version: int
     explanation: ExplanationSpec
     files: dict[str, str]
+    graph: GraphSpec = GraphSpec()
 
 
 def reason_code(ref: str) -> str:
@@ -128,12 +162,12 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(content: bytes) -> Manifest:
-    """Raises BundleCorruptError for JSON that is no manifest of SCHEMA_VERSION."""
+    """Raises BundleCorruptError for JSON that is no manifest of one of READABLE_VERSIONS."""
     try:
         version = msgspec.json.decode(content, type=_Versioned).schema_version
-        if version != SCHEMA_VERSION:
+        if version not in READABLE_VERSIONS:
             raise BundleCorruptError(
-                f"manifest.json has schema version {version}, this release reads {SCHEMA_VERSION}: publish again"
+                f"manifest.json has schema version {version}, this release reads {READABLE_VERSIONS}: publish again"
             )
         return msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, InputError) as error:

@@ -1,4 +1,9 @@
-"""The compiled loops of the exact explanation: arrays in, arrays out. `_interventional` says what they compute."""
+"""The compiled loops from rows to shares. `_layout` says how `ints` and `floats` lie, `_tables` what they mean.
+
+No sum here depends on the width of vectors or on the number of rows: additions into a share go group by group, in
+order, and nothing is compiled with relaxed arithmetic. So a row gives the same bytes alone, in a batch and on any
+machine.
+"""
 
 from __future__ import annotations
 
@@ -9,125 +14,187 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from models._arrays import Bools, Floats, Ints
+from models._arrays import Floats, Ints
+from models.explain import _layout as at
 
-Longs = NDArray[np.int64]
+BLOCK = 64
+"""Rows that go through the groups together."""
+
+_RIGHT_OF_ALL, _LEFT_OF_ALL = at.RIGHT_OF_ALL, at.LEFT_OF_ALL
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
-def _compiled(function: _Function) -> _Function:
-    return cast(_Function, numba.njit(cache=True, nogil=True)(function))
+def compiled(function: _Function) -> _Function:
+    """Compiled without relaxed arithmetic, kept on disk, and free of Python's lock."""
+    return cast(_Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
-@_compiled
-def _pattern(row: Floats, feature: Ints, low: Floats, high: Floats, missing: Bools, first: int, last: int) -> int:
-    """Bit `i` says whether the row satisfies condition `first + i`."""
-    bits = 0
-    for c in range(first, last):
-        x = row[feature[c]]
-        passes = ((x >= low[c]) & (x <= high[c])) | (missing[c] & (x != x))  # only NaN differs from itself
-        bits |= int(passes) << (c - first)
-    return bits
+@compiled
+def read_slots(ints: Ints, floats: Floats, row: Floats, slots: Ints) -> None:
+    """One row float64[F] as its slots int32[SLOTS]."""
+    count = ints[at.FEATURES]
+    starts = ints[at.THRESHOLDS]
+    for f in range(count):
+        x = row[f]
+        if ints[at.SINGLE]:
+            x = np.float64(np.float32(x))
+        if x != x:  # only NaN differs from itself
+            slots[2 * f] = _RIGHT_OF_ALL
+            slots[2 * f + 1] = _LEFT_OF_ALL
+        else:
+            first = ints[starts + f]
+            low = first
+            high = ints[starts + f + 1]
+            while low < high:
+                middle = (low + high) >> 1
+                if floats[middle] < x:
+                    low = middle + 1
+                else:
+                    high = middle
+            slots[2 * f] = low - first
+            slots[2 * f + 1] = low - first
+    slot = 2 * count
+    for i in range(ints[at.SETS]):
+        slots[slot] = not _in_set(ints, floats, row, ints[at.SETS_AT] + i * at.SET_WIDTH)
+        slot += 1
+    for i in range(ints[at.SPANS]):
+        where = ints[at.SPANS_AT] + i * at.SPAN_WIDTH
+        rank = slots[2 * ints[where + at.SPAN_FEATURE]]
+        if rank == _RIGHT_OF_ALL:
+            slots[slot] = 1 - ints[where + at.SPAN_MISSING]
+        else:
+            slots[slot] = not (ints[where + at.SPAN_ABOVE] < rank <= ints[where + at.SPAN_UP_TO])
+        slot += 1
 
 
-@_compiled
-def _ones(bits: int) -> int:
-    count = 0
-    while bits:
-        bits &= bits - 1
-        count += 1
-    return count
+@compiled
+def _in_set(ints: Ints, floats: Floats, row: Floats, where: int) -> bool:
+    x = row[ints[where + at.SET_FEATURE]]
+    if ints[at.SINGLE]:
+        x = np.float64(np.float32(x))
+    if x != x:
+        return bool(ints[where + at.SET_FLAGS] & at.MISSING_LEFT)
+    if ints[where + at.SET_FLAGS] & at.BY_INTEGER_PART:
+        x = np.trunc(x)
+    low = ints[where + at.SET_FIRST]
+    end = low + ints[where + at.SET_COUNT]
+    high = end
+    while low < high:
+        middle = (low + high) >> 1
+        if floats[middle] < x:
+            low = middle + 1
+        else:
+            high = middle
+    return bool(low < end and floats[low] == x)
 
 
-@_compiled
-def patterns(matrix: Floats, start: Longs, feature: Ints, low: Floats, high: Floats, missing: Bools) -> Longs:
-    """Which conditions of each leaf each row satisfies: int64[L, N] of bits."""
-    found = np.empty((start.size - 1, matrix.shape[0]), np.int64)
-    for leaf in range(start.size - 1):
-        for n in range(matrix.shape[0]):
-            found[leaf, n] = _pattern(matrix[n], feature, low, high, missing, start[leaf], start[leaf + 1])
-    return found
+@compiled
+def read_patterns(ints: Ints, slots: Ints, above: Ints, patterns: Ints) -> None:
+    """The pattern of each group, int32[GROUPS], from the slots of one row. `above` int32[1 + UPPER] is scratch.
+
+    Bits are the tests from the root to the group, then those of the group's own nodes.
+    """
+    upper = ints[at.UPPER]
+    parents = ints[ints[at.UPPER_AT] : ints[at.UPPER_AT] + upper]
+    tested = ints[ints[at.UPPER_AT] + upper : ints[at.UPPER_AT] + 2 * upper]
+    ranks = ints[ints[at.UPPER_AT] + 2 * upper : ints[at.UPPER_AT] + 3 * upper]
+    above[0] = 0
+    for i in range(upper):
+        above[i + 1] = (above[parents[i]] << 1) | (slots[tested[i]] <= ranks[i])
+    for b in range(ints[at.BUCKETS]):
+        bucket = ints[ints[at.BUCKETS_AT] + b * at.BUCKET_WIDTH : ints[at.BUCKETS_AT] + (b + 1) * at.BUCKET_WIDTH]
+        count = bucket[at.BUCKET_COUNT]
+        found = patterns[bucket[at.BUCKET_FIRST] : bucket[at.BUCKET_FIRST] + count]
+        parent = ints[bucket[at.BUCKET_PARENT_AT] : bucket[at.BUCKET_PARENT_AT] + count]
+        for i in range(count):
+            found[i] = above[parent[i]]
+        for k in range(bucket[at.BUCKET_OWN]):
+            slot_at = bucket[at.BUCKET_SLOT_AT] + k * count
+            rank_at = bucket[at.BUCKET_RANK_AT] + k * count
+            slot = ints[slot_at : slot_at + count]
+            rank = ints[rank_at : rank_at + count]
+            for i in range(count):
+                found[i] = (found[i] << 1) | (slots[slot[i]] <= rank[i])
 
 
-@_compiled
-def _add_game(
-    ours: int, theirs: int, size: int, only_ours: Floats, only_theirs: Floats, scale: float, shares: Floats
-) -> None:
-    """Adds to `shares[:size]` the Shapley values of the game of one leaf, one row and one background row."""
-    if (ours | theirs) != (1 << size) - 1:
+@compiled
+def _add_shares(ints: Ints, floats: Floats, patterns: Ints, out: Floats) -> None:
+    """Adds to `out` float64[F] what the tables have for the patterns int32[GROUPS] of one row."""
+    for b in range(ints[at.BUCKETS]):
+        bucket = ints[ints[at.BUCKETS_AT] + b * at.BUCKET_WIDTH : ints[at.BUCKETS_AT] + (b + 1) * at.BUCKET_WIDTH]
+        count = bucket[at.BUCKET_COUNT]
+        size = bucket[at.BUCKET_FEATURES]
+        stride = bucket[at.BUCKET_STRIDE]
+        found = patterns[bucket[at.BUCKET_FIRST] : bucket[at.BUCKET_FIRST] + count]
+        table = ints[bucket[at.BUCKET_TABLE_AT] : bucket[at.BUCKET_TABLE_AT] + count]
+        feature = ints[bucket[at.BUCKET_FEATURE_AT] : bucket[at.BUCKET_FEATURE_AT] + count * size]
+        for i in range(count):
+            row = table[i] + found[i] * stride
+            for k in range(size):
+                out[feature[i * size + k]] += floats[row + k]
+
+
+@compiled
+def explain_row(ints: Ints, floats: Floats, row: Floats, out: Floats) -> None:
+    """Adds the shares of the tables to `out` float64[F] for one row float64[F]."""
+    slots = np.empty(ints[at.SLOTS], np.int32)
+    read_slots(ints, floats, row, slots)
+    above = np.empty(1 + ints[at.UPPER], np.int32)
+    patterns = np.empty(ints[at.GROUPS], np.int32)
+    read_patterns(ints, slots, above, patterns)
+    _add_shares(ints, floats, patterns, out)
+
+
+@compiled
+def explain_rows(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> None:
+    """The same for float64[N, F]. Several rows go through each group together, so that its table stays in the cache."""
+    if rows.shape[0] == 1:
+        explain_row(ints, floats, rows[0], out[0])
         return
-    a = _ones(ours & ~theirs)
-    b = _ones(theirs & ~ours)
-    for i in range(size):
-        mine = (ours >> i) & 1
-        other = (theirs >> i) & 1
-        if mine > other:
-            shares[i] += scale * only_ours[a, b]
-        elif other > mine:
-            shares[i] -= scale * only_theirs[a, b]
+    slots = np.empty((ints[at.SLOTS], BLOCK), np.int32)
+    above = np.empty((1 + ints[at.UPPER], BLOCK), np.int32)
+    one = np.empty(ints[at.SLOTS], np.int32)
+    for begin in range(0, rows.shape[0], BLOCK):
+        size = min(BLOCK, rows.shape[0] - begin)
+        for r in range(size):
+            read_slots(ints, floats, rows[begin + r], one)
+            slots[:, r] = one
+        _add_block(ints, floats, slots, above, size, out[begin : begin + size])
 
 
-@_compiled
-def fill_table(value: Floats, background: Longs, only_ours: Floats, only_theirs: Floats, table: Floats) -> None:
-    """Writes, for each leaf and each pattern of its d conditions, the d shares averaged over the background rows.
-
-    value float64[L], background int64[L, B] patterns, table float64[L, 2^d, d] of zeros.
-    """
-    size = table.shape[2]
-    for leaf in range(value.size):
-        scale = value[leaf] / background.shape[1]
-        for ours in range(table.shape[1]):
-            for b in range(background.shape[1]):
-                _add_game(ours, background[leaf, b], size, only_ours, only_theirs, scale, table[leaf, ours])
-
-
-@_compiled
-def add_from_table(
-    matrix: Floats, feature: Ints, low: Floats, high: Floats, missing: Bools, by_leaf: Ints, table: Floats, out: Floats
-) -> None:
-    """Adds the shares of leaves that all have d conditions to `out` float64[N, F].
-
-    Conditions lie in arrays [d, L], so that the comparisons run over neighbours in memory; `by_leaf` is `feature`
-    as int32[L, d] for the look-ups. About three times as fast as going leaf by leaf over leaves of mixed sizes.
-    """
-    size, leaves = feature.shape
-    bits = np.empty(leaves, np.int64)
-    for n in range(matrix.shape[0]):
-        row = matrix[n]
-        bits[:] = 0
-        for c in range(size):
-            for leaf in range(leaves):
-                x = row[feature[c, leaf]]
-                passes = ((x >= low[c, leaf]) & (x <= high[c, leaf])) | (missing[c, leaf] & (x != x))
-                bits[leaf] |= int(passes) << c
-        for leaf in range(leaves):
-            for c in range(size):
-                out[n, by_leaf[leaf, c]] += table[leaf, bits[leaf], c]
-
-
-@_compiled
-def add_directly(
-    ours: Longs,
-    start: Longs,
-    feature: Ints,
-    value: Floats,
-    background: Longs,
-    only_ours: Floats,
-    only_theirs: Floats,
-    out: Floats,
-) -> None:
-    """Adds the shares of every leaf to `out` float64[N, F], one game per background row: the form without tables.
-
-    ours int64[L, N] and background int64[L, B] are patterns.
-    """
-    shares = np.empty(64, np.float64)
-    for leaf in range(start.size - 1):
-        first = start[leaf]
-        size = start[leaf + 1] - first
-        scale = value[leaf] / background.shape[1]
-        for n in range(ours.shape[1]):
-            shares[:size] = 0.0
-            for b in range(background.shape[1]):
-                _add_game(ours[leaf, n], background[leaf, b], size, only_ours, only_theirs, scale, shares)
-            for i in range(size):
-                out[n, feature[first + i]] += shares[i]
+@compiled
+def _add_block(ints: Ints, floats: Floats, slots: Ints, above: Ints, size: int, out: Floats) -> None:
+    """`_add_shares` for the first `size` rows of slots int32[SLOTS, BLOCK]; out float64[size, F]."""
+    upper = ints[at.UPPER]
+    upper_at = ints[at.UPPER_AT]
+    above[0] = 0
+    for i in range(upper):
+        rank = ints[upper_at + 2 * upper + i]
+        tested = slots[ints[upper_at + upper + i]]
+        parent = above[ints[upper_at + i]]
+        found = above[i + 1]
+        for r in range(BLOCK):
+            found[r] = (parent[r] << 1) | (tested[r] <= rank)
+    pattern = np.empty(BLOCK, np.int32)
+    for b in range(ints[at.BUCKETS]):
+        bucket = ints[ints[at.BUCKETS_AT] + b * at.BUCKET_WIDTH : ints[at.BUCKETS_AT] + (b + 1) * at.BUCKET_WIDTH]
+        count = bucket[at.BUCKET_COUNT]
+        features = bucket[at.BUCKET_FEATURES]
+        stride = bucket[at.BUCKET_STRIDE]
+        for i in range(count):
+            parent = above[ints[bucket[at.BUCKET_PARENT_AT] + i]]
+            for r in range(BLOCK):
+                pattern[r] = parent[r]
+            for k in range(bucket[at.BUCKET_OWN]):
+                tested = slots[ints[bucket[at.BUCKET_SLOT_AT] + k * count + i]]
+                rank = ints[bucket[at.BUCKET_RANK_AT] + k * count + i]
+                for r in range(BLOCK):
+                    pattern[r] = (pattern[r] << 1) | (tested[r] <= rank)
+            table = ints[bucket[at.BUCKET_TABLE_AT] + i]
+            feature = ints[
+                bucket[at.BUCKET_FEATURE_AT] + i * features : bucket[at.BUCKET_FEATURE_AT] + (i + 1) * features
+            ]
+            for r in range(size):
+                row = table + pattern[r] * stride
+                for k in range(features):
+                    out[r, feature[k]] += floats[row + k]

@@ -5,22 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from models._arrays import Floats
+import numpy as np
+from numpy.typing import NDArray
 
-LOG_ODDS = "log_odds"
+from models._arrays import Floats
+from models.graph import LOG_ODDS, PROBABILITY
+
+__all__ = ["LOG_ODDS", "PROBABILITY", "Explainer", "Explanation"]
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`base_value` + the sum of a row of `attributions` (float64[N, F]) is the row's margin.
+    """`base_value` + the sum of a row of `attributions` (float64[N, F]) is the row's margin, or, where a probability was
+    asked for, the row's score.
 
-    `reference` says what the rows are compared with, `output_space` in which unit (always log-odds here).
+    `reference` says what the rows are compared with, `output_space` in which unit, see `models.graph`.
+    Estimates have `standard_errors` float64[N, F] of the attributions and the number of `pairs` int64[N] of sampled
+    orders behind them; exact explanations have neither.
     """
 
     base_value: float
     attributions: Floats
     reference: str
     output_space: str
+    standard_errors: Floats | None = None
+    pairs: NDArray[np.int64] | None = None
 
 
 class Explainer(Protocol):

@@ -225,7 +225,14 @@ def test_features_must_be_distinct_and_thresholds_in_order() -> None:
     with pytest.raises(InputError, match="distinct ref"):
         msgspec.structs.replace(draft().card, features=(Feature(ref="a:b", code="A"), Feature(ref="a:b", code="B")))
     with pytest.raises(InputError, match="review <= block"):
-        Thresholds(review=0.0, block=0.5)
+        Thresholds(review=0.6, block=0.5)
+
+
+@pytest.mark.parametrize("review", [0.0, -0.1])
+def test_a_classifier_that_would_review_everyone_is_not_published(tmp_path: Path, review: float) -> None:
+    everyone = msgspec.structs.replace(draft().card, thresholds=Thresholds(review=review, block=0.5))
+    with pytest.raises(InputError, match="0 < review"):
+        ModelStore(tmp_path).publish(dataclasses.replace(draft(), card=everyone))
 
 
 def test_publishing_leaves_nothing_but_the_version(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from models import ExportMismatchError, InputError, Scorer, TrainingError, UnsupportedModelError
+from models._operators import GT, GTE, LT
+from models.admission import read_graph
 from models.export import EXPORT_TOLERANCE, export_lightgbm, export_trees, probe_rows, verify_export
-from models.trees import GT, GTE, LT, Ensemble, TreeBuilder, read_graph, read_trees
+from models.trees import Ensemble, TreeBuilder, read_trees
 from tests.models.builders import Floats, ensembles, margins, matrices, stump
 
 

@@ -5,6 +5,7 @@
 <home>/models/      bundles
 <home>/valkey/      the embedded server                        REDIS_URL instead
 <home>/logs/        output of what runs in the background
+<home>/decisions/   the decision log                           ACTOR_RISK_DECISIONS
 <home>/stream/      what stream commands and their workers say of themselves
 """
 
@@ -30,6 +31,7 @@ class Home:
     root: Path
     feature_repo: Path
     data: Path
+    decisions: Path
     given_redis_url: str | None
     kafka_servers: str | None
 
@@ -41,6 +43,7 @@ class Home:
             root=root,
             feature_repo=Path(environ.get("ACTOR_RISK_FEATURE_REPO") or "feature_repo").absolute(),
             data=Path(environ.get("ACTOR_RISK_DATA") or root / "data").absolute(),
+            decisions=Path(environ.get("ACTOR_RISK_DECISIONS") or root / "decisions").absolute(),
             given_redis_url=environ.get("REDIS_URL") or None,
             kafka_servers=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         )
@@ -90,6 +93,7 @@ class Home:
             "ACTOR_RISK_HOME": str(self.root),
             "ACTOR_RISK_FEATURE_REPO": str(self.feature_repo),
             "ACTOR_RISK_DATA": str(self.data),
+            "ACTOR_RISK_DECISIONS": str(self.decisions),
             "REDIS_URL": self.redis_url(),
         }
         return found if self.kafka_servers is None else {**found, "KAFKA_BOOTSTRAP_SERVERS": self.kafka_servers}

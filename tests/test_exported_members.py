@@ -40,8 +40,8 @@ PINNED = {
         merge_rows program_reaches read_windows replace_batch_side row_bytes_max values_as_of
     """,
     "materialize.offline": """
-        ARROW_TYPES EventHistory HistoryError ViewColumns entity_codes event_history read_history values_as_declared
-        values_of_view
+        ARROW_TYPES EventHistory HistoryError Knowledge OwnEvents ViewColumns entity_codes event_history history_end_ms
+        read_history values_as_declared values_of_view
     """,
     "materialize.online": """
         NUMERIC_KINDS BatchRow ConnectionSettingsError EventsByRow FeatureMatrix FeatureReader FeatureReaderSync

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("_models", "Build a training set, train, publish, make it champion."),
     "serve": ("_serving", "Run the scoring application."),
     "score": ("_serving", "Ask a running scoring application."),
+    "audit": ("_audit", "Compute served features again from history, and compare."),
 }
 
 
@@ -82,6 +83,7 @@ def main() -> None:
       actor-risk train                   models from point-in-time features
       actor-risk serve                   the HTTP endpoint (leave it running)
       actor-risk score --help            ask it
+      actor-risk audit --help            served features, computed again from history
 
     Everything is kept below .local/ (ACTOR_RISK_HOME). With KAFKA_BOOTSTRAP_SERVERS set, events go through Kafka,
     otherwise through streams on the same Redis.

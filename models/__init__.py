@@ -3,7 +3,7 @@
 Training (`models.train`, `models.metrics`) needs the extra `train` and is imported by its own name.
 """
 
-from models.bundle import Bundle, BundleDraft, Reason
+from models.bundle import Bundle, BundleDraft
 from models.errors import (
     BundleCorruptError,
     BundleError,
@@ -24,10 +24,12 @@ from models.manifest import (
     Metrics,
     ModelCard,
     OperatingPoint,
+    ReasonText,
     Service,
     Thresholds,
     TrainingData,
 )
+from models.reasons import Meaning, Reason, ReasonIndex, Reasons
 from models.scorer import Scorer, Scores
 from models.store import CHAMPION, AliasChange, ModelStore
 
@@ -47,12 +49,16 @@ __all__ = [
     "GoldenMismatchError",
     "InputError",
     "Manifest",
+    "Meaning",
     "Metrics",
     "ModelCard",
     "ModelError",
     "ModelStore",
     "OperatingPoint",
     "Reason",
+    "ReasonIndex",
+    "ReasonText",
+    "Reasons",
     "Scorer",
     "Scores",
     "Service",

@@ -230,7 +230,7 @@ def _readings(served: ServedModel, vector: FeatureVector) -> record.Readings:
 def _explained(served: ServedModel, matrix: Floats, readings: record.Readings, explain: Explain) -> record.Explained:
     if explain == "none":
         return record.UNEXPLAINED
-    return record.explained(served.model.explain(matrix), readings, full=explain == "full")
+    return record.explained(served.model.explain(matrix), readings, served.reasons, full=explain == "full")
 
 
 def _decision(scored: _Scored, identity: Identity, degraded: list[Degradation], latency: Latency) -> Decision:

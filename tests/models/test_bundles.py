@@ -74,15 +74,6 @@ def test_a_vector_of_another_width_is_refused(tmp_path: Path) -> None:
         store.load(MODEL, version).vector(np.zeros((1, 3)))
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 9])
-def test_top_reasons_are_the_largest_shares_without_zeros(tmp_path: Path, count: int) -> None:
-    store, version, _ = published(tmp_path)
-    shares, values = np.array([0.5, -2.0]), np.array([7.0, np.nan])
-    reasons = store.load(MODEL, version).top_reasons(shares, values, count)
-    assert [(r.code, r.attribution) for r in reasons] == [("DEVICE_AGE", -2.0), ("IP_CLICKS_1H", 0.5)][:count]
-    assert store.load(MODEL, version).top_reasons(np.zeros(2), values, count) == ()
-
-
 def test_reason_codes_come_from_the_feature_reference() -> None:
     assert reason_code("ip_clicks:count-1h") == "IP_CLICKS_COUNT_1H"
 
@@ -335,12 +326,16 @@ def test_the_public_names_are_these() -> None:
         "GoldenMismatchError",
         "InputError",
         "Manifest",
+        "Meaning",
         "Metrics",
         "ModelCard",
         "ModelError",
         "ModelStore",
         "OperatingPoint",
         "Reason",
+        "ReasonIndex",
+        "ReasonText",
+        "Reasons",
         "Scorer",
         "Scores",
         "Service",

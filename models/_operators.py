@@ -5,7 +5,7 @@ https://onnx.ai/onnx/operators/. Where their text leaves room, ONNX Runtime is f
 
 - a missing value (NaN) goes to the true side when the node tracks missing values there, else every comparison with it
   is false; except `!=`, which is true for NaN whatever the node says;
-- a set of members from 0 to 30, at most 30 of them, is compared exactly; any other set by the integer part of the value.
+- a set of members from 0 to 30, at most 30 of them, is compared exactly; any other by the value's integer part.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Longs = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """A set of values that a node tests, ascending. `by_integer_part`: of the value without what is behind the point."""
+    """A set of values that a node tests, ascending. `by_integer_part`: of what stands before the point."""
 
     values: tuple[float, ...]
     by_integer_part: bool
@@ -155,7 +155,9 @@ def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
         raise UnsupportedModelError("two nodes of a tree have the same number: export the model again")
     inner = modes != _LEAF_MODE
     sides = [
-        np.array([number[tree, child] if split else 0 for (tree, _), child, split in zip(names, a[key], inner, strict=True)])
+        np.array(
+            [number[tree, child] if split else 0 for (tree, _), child, split in zip(names, a[key], inner, strict=True)]
+        )
         for key in ("nodes_truenodeids", "nodes_falsenodeids")
     ]
     nodes = _compared(
@@ -167,7 +169,9 @@ def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
     )
     trees = np.array([tree for tree, _ in names])
     hitrate = _either(a, "nodes_hitrates")
-    value, base = _weights(kind, a, [number[name] for name in zip(a[f"{kind}_treeids"], a[f"{kind}_nodeids"], strict=True)], modes.size)
+    value, base = _weights(
+        kind, a, [number[name] for name in zip(a[f"{kind}_treeids"], a[f"{kind}_nodeids"], strict=True)], modes.size
+    )
     nodes = replace(
         nodes,
         roots=np.flatnonzero(np.append(True, trees[1:] != trees[:-1])),  # the first node of a tree is its root
@@ -288,4 +292,3 @@ def _given(a: dict[str, Any], name: str, default: Any) -> Any:
 def _padded(values: Any, leaves: int, dtype: Any) -> Any:
     """Values of the inner nodes, with zeros for the leaves behind them."""
     return np.concatenate([np.asarray(values, dtype), np.zeros(leaves, dtype)])
-

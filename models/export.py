@@ -19,7 +19,7 @@ from models.admission import read_graph
 from models.errors import ExportMismatchError, TrainingError
 from models.lightgbm_text import read_lightgbm
 from models.scorer import Scorer
-from models.trees import FEATURES, LEAF, MARGIN, SCORE, Ensemble, Tree, read_trees
+from models.trees import COVERS_PROPERTY, FEATURES, LEAF, MARGIN, SCORE, Ensemble, Tree, read_trees
 
 EXPORT_TOLERANCE = 1e-6
 _OPSETS = {"": 21, "ai.onnx.ml": 5}
@@ -47,7 +47,8 @@ def export_trees(ensemble: Ensemble) -> bytes:
     """Plain trees as a serialised ONNX model, see `export_lightgbm`."""
     if not ensemble.trees:
         raise TrainingError("the model has no trees: train at least one iteration")
-    trees = helper.make_node("TreeEnsemble", [FEATURES], [MARGIN], domain="ai.onnx.ml", **_Attributes().of(ensemble))
+    attributes = _Attributes()
+    trees = helper.make_node("TreeEnsemble", [FEATURES], [MARGIN], domain="ai.onnx.ml", **attributes.of(ensemble))
     graph = helper.make_graph(
         [trees, helper.make_node("Sigmoid", [MARGIN], [SCORE])],
         "actor_risk",
@@ -56,6 +57,8 @@ def export_trees(ensemble: Ensemble) -> bytes:
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS.items()]
     model = helper.make_model(graph, opset_imports=opsets, producer_name="actor-risk", ir_version=_IR_VERSION)
+    if ensemble.has_covers:
+        helper.set_model_props(model, {COVERS_PROPERTY: " ".join(f"{cover:.17g}" for cover in attributes.covers)})
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -113,6 +116,7 @@ class _Attributes:
         self.roots: list[int] = []
         self.nodes: list[tuple[int, float, bool, int, bool, int, bool]] = []
         self.leaves: list[float] = []
+        self.covers: list[float] = []
 
     def of(self, ensemble: Ensemble) -> dict[str, Any]:
         for tree in ensemble.trees:
@@ -138,7 +142,7 @@ class _Attributes:
     def _add(self, tree: Tree) -> None:
         self.roots.append(len(self.nodes))
         if tree.feature[0] == LEAF:
-            self._add_constant(float(tree.value[0]))
+            self._add_constant(float(tree.value[0]), tree.cover)
             return
         inner = np.flatnonzero(tree.feature != LEAF)
         position = {int(node): len(self.nodes) + i for i, node in enumerate(inner)}
@@ -157,8 +161,10 @@ class _Attributes:
                 )
             )
         self.leaves.extend(float(value) for value in tree.value[tree.feature == LEAF])
+        if tree.cover is not None:
+            self.covers.extend(float(cover) for cover in tree.cover[tree.feature == LEAF])
 
-    def _add_constant(self, value: float) -> None:
+    def _add_constant(self, value: float, cover: Floats | None) -> None:
         """A split that every row passes on one side, between two equal leaves.
 
         The operator's own form of a one-leaf tree (both sides name the same leaf) is misread by ONNX Runtime, which
@@ -167,3 +173,5 @@ class _Attributes:
         first = len(self.leaves)
         self.nodes.append((0, np.inf, True, first, True, first + 1, True))
         self.leaves.extend([value, value])
+        if cover is not None:
+            self.covers.extend([float(cover[0]), 0.0])

@@ -24,7 +24,7 @@ _MAX_NODES = 1_000_000
 
 
 def read_lightgbm(text: str) -> Ensemble:
-    """The trees of `Booster.model_to_string()`, leaf values in log-odds.
+    """The trees of `Booster.model_to_string()`, leaf values in log-odds, covers as LightGBM counts them.
 
     Raises UnsupportedModelError for anything but a binary objective with one tree per iteration and numeric splits.
     """
@@ -82,7 +82,11 @@ def _read_tree(fields: _Fields, scale: float) -> Tree:
         raise UnsupportedModelError(
             "categorical splits are not exported: encode categories as numbers, for example by their past rate"
         )
-    return _grow(splits, [value * scale for value in fields.numbers("leaf_value")])
+    values = [value * scale for value in fields.numbers("leaf_value")]
+    counts: list[float | None] = [*fields.numbers("leaf_count")]
+    if len(counts) != len(values) or any(len(split.cuts()) > 2 for split in splits):
+        counts = [None] * len(values)  # an unfolded split repeats what is below it, so its rows would count twice
+    return _grow(splits, values, counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ def _around_zero(threshold: float) -> float:
     return _ZERO if threshold >= 0.0 else _BELOW_ZERO
 
 
-def _grow(splits: list[_Split], values: list[float]) -> Tree:
+def _grow(splits: list[_Split], values: list[float], counts: list[float | None]) -> Tree:
     """The tree, each split of several intervals unfolded into a chain of `<=` nodes (only with zero_as_missing)."""
     builder = TreeBuilder()
     waiting = [(0 if splits else -1, builder.reserve())]
@@ -133,7 +137,7 @@ def _grow(splits: list[_Split], values: list[float]) -> Tree:
         if len(builder.rows) > _MAX_NODES:
             raise UnsupportedModelError("zero_as_missing unfolds into too many nodes: train with zero_as_missing=False")
         if source < 0:
-            builder.set_leaf(node, values[~source])
+            builder.set_leaf(node, values[~source], counts[~source])
             continue
         waiting.extend(_unfold(splits[source], node, builder))
     return builder.build()

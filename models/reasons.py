@@ -34,12 +34,14 @@ class Reason:
     places    its strongest features, by their places in the vector: those that move the margin furthest in the
               direction of `attribution` come first; none without a share
     rest      sum of the attributions of its other features
+    members   int[k], the places of all its features
     """
 
     meaning: Meaning
     attribution: float
     places: tuple[int, ...]
     rest: float
+    members: Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +91,5 @@ class ReasonIndex:
         towards = attributions[members] if attribution > 0.0 else -attributions[members]
         ordered = members[np.argsort(-towards, kind="stable")]
         places = tuple(place for place in ordered[:features_max].tolist() if attributions[place] != 0.0)
-        return Reason(self._meanings[group], attribution, places, float(attributions[ordered[features_max:]].sum()))
+        rest = float(attributions[ordered[features_max:]].sum())
+        return Reason(self._meanings[group], attribution, places, rest, members)

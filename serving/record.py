@@ -72,35 +72,38 @@ class Explained:
     attributions_rest: float | None
     output_space: str | None
     reference: str | None
+    sampled_orders: int | None
 
 
-UNEXPLAINED = Explained([], None, None, None, None, None)
+UNEXPLAINED = Explained([], None, None, None, None, None, None)
 
 
 def explained(explanation: Explanation, readings: Readings, index: ReasonIndex, *, full: bool) -> Explained:
     """The record's part for the first row of an explanation; `full` lists every feature beside the reasons."""
     attributions = explanation.attributions[0]
+    errors = None if explanation.standard_errors is None else explanation.standard_errors[0]
     found = index.strongest(attributions, TOP_REASONS, FEATURES_OF_A_REASON)
     return Explained(
-        reasons=[_reason(share, readings, attributions) for share in found.strongest],
-        features=_all_readings(readings, attributions, index.families) if full else None,
+        reasons=[_reason(share, readings, attributions, errors) for share in found.strongest],
+        features=_all_readings(readings, attributions, errors, index.families) if full else None,
         base_value=float(explanation.base_value),
         attributions_rest=found.rest,
         output_space=explanation.output_space,
         reference=explanation.reference,
+        sampled_orders=None if explanation.pairs is None else 2 * int(explanation.pairs[0]),
     )
 
 
 def verdict(score: float, thresholds: Thresholds) -> Verdict:
-    """What to do about a score of 0 to 1."""
+    """What to do about a score, which has the thresholds' unit."""
     if score >= thresholds.block:
         return "block"
     return "review" if score >= thresholds.review else "allow"
 
 
-def _reason(share: Share, readings: Readings, attributions: Floats) -> Reason:
-    """A reason, described by its strongest feature too."""
-    listed = [_reason_feature(place, readings, attributions) for place in share.places]
+def _reason(share: Share, readings: Readings, attributions: Floats, errors: Floats | None) -> Reason:
+    """A reason, described by its strongest feature too. `errors` float64[F] are those of estimates."""
+    listed = [_reason_feature(place, readings, attributions, errors) for place in share.places]
     first = listed[0]
     return Reason(
         code=share.meaning.code,
@@ -108,6 +111,7 @@ def _reason(share: Share, readings: Readings, attributions: Floats) -> Reason:
         description=share.meaning.analyst,
         actor_text=share.meaning.actor,
         attribution=share.attribution,
+        standard_error=None if errors is None else float(errors[share.members].sum()),
         feature=first.feature,
         value=first.value,
         age_ms=first.age_ms,
@@ -117,7 +121,7 @@ def _reason(share: Share, readings: Readings, attributions: Floats) -> Reason:
     )
 
 
-def _reason_feature(place: int, readings: Readings, attributions: Floats) -> ReasonFeature:
+def _reason_feature(place: int, readings: Readings, attributions: Floats, errors: Floats | None) -> ReasonFeature:
     return ReasonFeature(
         feature=readings.features[place].ref,
         description=readings.features[place].description,
@@ -125,10 +129,13 @@ def _reason_feature(place: int, readings: Readings, attributions: Floats) -> Rea
         age_ms=readings.age_ms(place),
         status=readings.status(place),
         attribution=float(attributions[place]),
+        standard_error=None if errors is None else float(errors[place]),
     )
 
 
-def _all_readings(readings: Readings, attributions: Floats, families: Sequence[str]) -> list[FeatureReading]:
+def _all_readings(
+    readings: Readings, attributions: Floats, errors: Floats | None, families: Sequence[str]
+) -> list[FeatureReading]:
     """Every feature, in the model's order."""
     return [
         FeatureReading(
@@ -138,6 +145,7 @@ def _all_readings(readings: Readings, attributions: Floats, families: Sequence[s
             age_ms=readings.age_ms(place),
             status=readings.status(place),
             attribution=float(attributions[place]),
+            standard_error=None if errors is None else float(errors[place]),
         )
         for place, feature in enumerate(readings.features)
     ]

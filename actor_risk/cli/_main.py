@@ -20,6 +20,7 @@ COMMANDS = {
     "stream": ("_stream", "Fold the event log into online rows."),
     "dead-letters": ("_dead_letters", "Look at events that could not be used, and send them again."),
     "train": ("_models", "Build a training set, train, publish, make it champion."),
+    "models": ("_bundles", "Import a model, look at models and versions, set aliases."),
     "serve": ("_serving", "Run the scoring application."),
     "score": ("_serving", "Ask a running scoring application."),
     "audit": ("_audit", "Compute served features again from history, and compare."),
@@ -81,6 +82,7 @@ def main() -> None:
       actor-risk stream                  live events into online rows (leave it running)
       actor-risk dead-letters list       events that could not be used, and why
       actor-risk train                   models from point-in-time features
+      actor-risk models list             what there is; import one made elsewhere
       actor-risk serve                   the HTTP endpoint (leave it running)
       actor-risk score --help            ask it
       actor-risk audit --help            served features, computed again from history

@@ -80,7 +80,7 @@ def train_and_publish(
     store: FeatureStore,
     recipe: Recipe,
     training_set: TrainingSet,
-    models: Path,
+    models: Path | str,
     settings: TrainSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> Published:

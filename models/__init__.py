@@ -5,6 +5,7 @@ Training (`models.train`, `models.metrics`) needs the extra `train` and is impor
 
 from models.bundle import Bundle, BundleDraft
 from models.errors import (
+    AliasMovedError,
     BundleCorruptError,
     BundleError,
     BundleNotFoundError,
@@ -12,9 +13,11 @@ from models.errors import (
     GoldenMismatchError,
     InputError,
     ModelError,
+    StoreUnavailableError,
     TrainingError,
     UnsafeNameError,
     UnsupportedModelError,
+    UnsupportedStoreError,
 )
 from models.explain import Explainer, Explanation
 from models.manifest import (
@@ -31,11 +34,14 @@ from models.manifest import (
 )
 from models.reasons import Meaning, Reason, ReasonIndex, Reasons
 from models.scorer import Scorer, Scores
-from models.store import CHAMPION, AliasChange, ModelStore
+from models.store import CHALLENGER, CHAMPION, SHADOW, AliasChange, ModelStore
 
 __all__ = [
+    "CHALLENGER",
     "CHAMPION",
+    "SHADOW",
     "AliasChange",
+    "AliasMovedError",
     "Bundle",
     "BundleCorruptError",
     "BundleDraft",
@@ -62,9 +68,11 @@ __all__ = [
     "Scorer",
     "Scores",
     "Service",
+    "StoreUnavailableError",
     "Thresholds",
     "TrainingData",
     "TrainingError",
     "UnsafeNameError",
     "UnsupportedModelError",
+    "UnsupportedStoreError",
 ]

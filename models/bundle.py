@@ -178,20 +178,25 @@ def read_bundle(directory: Path, version: str) -> Bundle:
     return bundle
 
 
+def checked_manifest(content: bytes, version: str) -> Manifest:
+    """The manifest of this version, which names the files of a bundle and no others. Raises BundleCorruptError."""
+    if version_of(content) != version:
+        raise BundleCorruptError(f"{version}/{MANIFEST} is not the manifest of version {version}: publish again")
+    manifest = decode_manifest(content)
+    if set(manifest.files) - {TABLES} != set(CONTENT_FILES) or manifest.explanation.background != BACKGROUND:
+        raise BundleCorruptError(
+            f"{version}/{MANIFEST} names the files {sorted(manifest.files)} and the background "
+            f"{manifest.explanation.background!r}, a bundle has {sorted(CONTENT_FILES)}: publish again"
+        )
+    return manifest
+
+
 def verified_contents(directory: Path, version: str) -> tuple[Manifest, Mapping[str, bytes | memoryview]]:
     """The manifest and the other files, each with the hash that was published. The tables are mapped, not read.
 
     Raises BundleNotFoundError and BundleCorruptError.
     """
-    content = _read(directory, MANIFEST)
-    if version_of(content) != version:
-        raise BundleCorruptError(f"{directory.name}/{MANIFEST} is not the manifest of version {version}: publish again")
-    manifest = decode_manifest(content)
-    if set(manifest.files) - {TABLES} != set(CONTENT_FILES) or manifest.explanation.background != BACKGROUND:
-        raise BundleCorruptError(
-            f"{directory.name}/{MANIFEST} names the files {sorted(manifest.files)} and the background "
-            f"{manifest.explanation.background!r}, a bundle has {sorted(CONTENT_FILES)}: publish again"
-        )
+    manifest = checked_manifest(_read(directory, MANIFEST), version)
     contents: dict[str, bytes | memoryview] = {name: _read(directory, name) for name in CONTENT_FILES}
     if TABLES in manifest.files:
         contents[TABLES] = _mapped(directory, TABLES)

@@ -9,7 +9,10 @@ ModelError
     ├── BundleNotFoundError   no such model, version, alias or file
     ├── BundleCorruptError    contents differ from what was published
     ├── GoldenMismatchError   this machine computes other values than those published
-    └── UnsafeNameError       a name that could leave the store's directory
+    ├── AliasMovedError       somebody else changed the same alias meanwhile
+    ├── StoreUnavailableError the store's service did not answer
+    ├── UnsupportedStoreError this kind of store cannot be opened, or cannot do this safely
+    └── UnsafeNameError       a name that could leave the store
 """
 
 from __future__ import annotations
@@ -51,5 +54,17 @@ class GoldenMismatchError(BundleError):
     """This machine computes other values than those published."""
 
 
+class AliasMovedError(BundleError):
+    """Somebody else changed the same alias meanwhile."""
+
+
+class StoreUnavailableError(BundleError):
+    """The store's service did not answer."""
+
+
+class UnsupportedStoreError(BundleError):
+    """This kind of store cannot be opened, or cannot do this safely."""
+
+
 class UnsafeNameError(BundleError):
-    """A name that could leave the store's directory."""
+    """A name that could leave the store."""

@@ -237,7 +237,7 @@ def test_a_classifier_that_would_review_everyone_is_not_published(tmp_path: Path
 
 def test_publishing_leaves_nothing_but_the_version(tmp_path: Path) -> None:
     store, version, directory = published(tmp_path)
-    assert sorted(path.name for path in directory.parent.iterdir()) == [".lock", version]
+    assert [path.name for path in directory.parent.iterdir()] == [version]
     assert store.models() == [MODEL]
 
 
@@ -248,84 +248,36 @@ def test_publishing_over_a_damaged_version_says_so(tmp_path: Path) -> None:
         store.publish(draft())
 
 
-def test_an_alias_points_at_its_last_version_and_keeps_its_history(tmp_path: Path) -> None:
-    store, first, _ = published(tmp_path)
-    second = store.publish(draft(high=3.0))
-    store.set_alias(MODEL, "champion", first, at_ms=1, by="trainer")
-    store.set_alias(MODEL, "challenger", second, at_ms=2, by="trainer")
-    store.set_alias(MODEL, "champion", second, at_ms=3, by="on call")
-    assert store.aliases(MODEL) == {"champion": second, "challenger": second}
-    assert store.load(MODEL).version == second
-    assert store.history(MODEL)[0] == AliasChange("champion", first, 1, "trainer")
-    assert [change.at_ms for change in store.history(MODEL)] == [1, 2, 3]
-
-
-def test_aliases_set_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
-    store, version, _ = published(tmp_path)
-    with ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(store.set_alias, MODEL, f"alias-{i}", version, at_ms=i, by="t") for i in range(24)]
-        [job.result() for job in jobs]
-    assert len(store.history(MODEL)) == len(store.aliases(MODEL)) == 24
-
-
-def test_a_failed_change_of_an_alias_keeps_the_old_file(tmp_path: Path) -> None:
-    store, version, directory = published(tmp_path)
-    store.set_alias(MODEL, "champion", version, at_ms=1, by="t")
-    before = (directory.parent / "aliases.json").read_bytes()
-    with pytest.raises(BundleNotFoundError, match="no version"):
-        store.set_alias(MODEL, "champion", "0" * 16, at_ms=2, by="t")
-    assert (directory.parent / "aliases.json").read_bytes() == before
-
-
 def test_an_alias_never_points_at_a_damaged_version(tmp_path: Path) -> None:
     store, version, directory = published(tmp_path)
     (directory / "golden.parquet").write_bytes(b"")
     with pytest.raises(BundleCorruptError):
         store.set_alias(MODEL, "champion", version, at_ms=1, by="t")
+    assert store.history(MODEL) == []
 
 
 def test_damaged_aliases_are_named(tmp_path: Path) -> None:
-    store, _, directory = published(tmp_path)
+    store, version, directory = published(tmp_path)
     (directory.parent / "aliases.json").write_text("[{]")
     with pytest.raises(BundleCorruptError, match=r"aliases\.json is damaged"):
         store.aliases(MODEL)
-
-
-def test_an_unknown_alias_or_model_is_named_with_what_there_is(tmp_path: Path) -> None:
-    store, version, _ = published(tmp_path)
+    (directory.parent / "aliases.json").unlink()
     store.set_alias(MODEL, "champion", version, at_ms=1, by="t")
-    with pytest.raises(BundleNotFoundError, match="champion"):
-        store.load(MODEL, "challenger")
-    with pytest.raises(BundleNotFoundError):
-        store.load("unknown")
-
-
-@pytest.mark.parametrize("name", ["..", "../x", "a/b", "", ".hidden", "UPPER", "a" * 65, "x\n", "a\0b", "~"])
-def test_names_that_could_leave_the_store_are_refused(tmp_path: Path, name: str) -> None:
-    store, version, _ = published(tmp_path)
-    for attempt in (
-        lambda: store.load(name),
-        lambda: store.load(MODEL, name),
-        lambda: store.set_alias(MODEL, name, version, at_ms=1, by="t"),
-        lambda: store.set_alias(MODEL, "champion", name, at_ms=1, by="t"),
-        lambda: store.publish(draft(name)),
-    ):
-        with pytest.raises(UnsafeNameError):
-            attempt()
-
-
-def test_an_empty_store_has_no_models(tmp_path: Path) -> None:
-    assert ModelStore(tmp_path / "none").models() == []
+    (directory.parent / "aliases" / "00000001.json").write_text("{")
+    with pytest.raises(BundleCorruptError, match=r"00000001\.json is damaged"):
+        store.aliases(MODEL)
 
 
 def test_the_public_names_are_these() -> None:
     assert sorted(models.__all__) == [
         "AliasChange",
+        "AliasMovedError",
         "Bundle",
         "BundleCorruptError",
         "BundleDraft",
         "BundleError",
         "BundleNotFoundError",
+        "CHALLENGER",
         "CHAMPION",
         "Explainer",
         "Explanation",
@@ -347,11 +299,14 @@ def test_the_public_names_are_these() -> None:
         "Reasons",
         "Scorer",
         "Scores",
+        "SHADOW",
         "Service",
+        "StoreUnavailableError",
         "Thresholds",
         "TrainingData",
         "TrainingError",
         "UnsafeNameError",
         "UnsupportedModelError",
+        "UnsupportedStoreError",
     ]
     assert all(hasattr(models, name) for name in models.__all__)

@@ -4,6 +4,7 @@ ModelError
 ├── UnsupportedModelError   the model uses something that cannot be served or explained exactly
 ├── ExportMismatchError     the exported graph does not compute what the native model computes
 ├── TrainingError           the training set cannot give a model
+├── MissingExtraError       a package of an optional extra is not installed
 ├── InputError              rows or arguments of a wrong shape, type or value
 └── BundleError             a bundle on disk cannot be trusted
     ├── BundleNotFoundError   no such model, version, alias or file
@@ -32,6 +33,10 @@ class ExportMismatchError(ModelError):
 
 class TrainingError(ModelError):
     """The training set or the settings cannot give a model."""
+
+
+class MissingExtraError(ModelError):
+    """A package of an optional extra is not installed."""
 
 
 class InputError(ModelError):

@@ -102,7 +102,6 @@ def import_(
     """
     from actor_risk.model_import import labelled_rows, read_expected, read_rows, registry_of
     from materialize.online import read_plan
-    from models import ModelStore
     from models.importing import ImportSpec, features_of, import_model
     from models.manifest import Service
 
@@ -183,8 +182,6 @@ def check(
 @models.command("list")
 def list_() -> None:
     """Every model, with its aliases and versions."""
-    from models import ModelStore
-
     store = home().model_store()
     table = Table("model", "versions", "aliases", box=None)
     for model in store.models():

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from models.store import ModelStore
 
+DECISIONS = "decisions"
+"""The decision log's folder below the home, unless it is elsewhere."""
+
 
 @dataclass(frozen=True)
 class Home:
@@ -50,7 +53,7 @@ class Home:
             root=root,
             feature_repo=Path(environ.get("ACTOR_RISK_FEATURE_REPO") or "feature_repo").absolute(),
             data=Path(environ.get("ACTOR_RISK_DATA") or root / "data").absolute(),
-            decisions=Path(environ.get("ACTOR_RISK_DECISIONS") or root / "decisions").absolute(),
+            decisions=Path(environ.get("ACTOR_RISK_DECISIONS") or root / DECISIONS).absolute(),
             models=_place(environ.get("ACTOR_RISK_MODELS") or str(root / "models")),
             given_redis_url=environ.get("REDIS_URL") or None,
             kafka_servers=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,

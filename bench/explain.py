@@ -239,7 +239,7 @@ def _own_models(world: _World) -> Findings:
     )
     cat = catboost.CatBoostClassifier(
         iterations=TREES, depth=DEPTH, verbose=0, thread_count=1, allow_writing_files=False, random_seed=3
-    ).fit(rows, labels)
+    ).fit(rows, labels.astype(np.int64))
     form, by_cat = fastest({n: each(f) for n, f in catboost_forms(cat).items()}, world.unseen(0, 2, 1))
     of_cat = _of_catboost(cat, world.background)
     times = alternate(

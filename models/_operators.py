@@ -87,6 +87,18 @@ def tree_operators(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return [node for node in graph.node if node.domain == _ML_DOMAIN and node.op_type in TREE_OPERATORS]
 
 
+def check_nodes(operator: onnx.NodeProto, width: int) -> None:
+    """Raises UnsupportedModelError unless the nodes are trees, without loops, of features below `width`."""
+    nodes = read_nodes(operator)
+    inner = ~nodes.is_leaf
+    below = np.concatenate([nodes.left[inner], nodes.right[inner], nodes.roots])
+    below = below[inner[below]]
+    if np.unique(below).size != below.size:  # whoever has one parent, and a root none, is in no loop with a root
+        raise UnsupportedModelError("the graph's nodes share children or form a loop: they must be trees")
+    if not np.all((nodes.feature[inner] >= 0) & (nodes.feature[inner] < width)):
+        raise UnsupportedModelError(f"a node reads a feature that is not among the {width} of the input: export again")
+
+
 def read_nodes(operator: onnx.NodeProto) -> Nodes:
     """Raises UnsupportedModelError for anything that is no sum or mean of trees, and for parts that do not fit."""
     a = {attribute.name: _value(attribute) for attribute in operator.attribute}
@@ -154,17 +166,13 @@ def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
     if len(number) != len(names):
         raise UnsupportedModelError("two nodes of a tree have the same number: export the model again")
     inner = modes != _LEAF_MODE
-    sides = [
-        np.array(
-            [number[tree, child] if split else 0 for (tree, _), child, split in zip(names, a[key], inner, strict=True)]
-        )
-        for key in ("nodes_truenodeids", "nodes_falsenodeids")
-    ]
+    true, false = (_children(names, number, a[key], inner) for key in ("nodes_truenodeids", "nodes_falsenodeids"))
     nodes = _compared(
         modes,
         np.asarray(_either(a, "nodes_values"), np.float64),
         np.asarray(_given(a, "nodes_missing_value_tracks_true", np.zeros(modes.size)), np.bool_),
-        *sides,
+        true,
+        false,
         {},
     )
     trees = np.array([tree for tree, _ in names])
@@ -183,6 +191,12 @@ def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
         leaf_order=np.flatnonzero(~inner),
     )
     return _aggregated(nodes, a.get("aggregate_function", _SUM))
+
+
+def _children(names: list[tuple[int, int]], number: dict[tuple[int, int], int], children: Any, inner: Bools) -> Longs:
+    """The positions of the children of each node, 0 at a leaf, from their numbers within the trees."""
+    named = zip(names, children, inner, strict=True)
+    return np.array([number[tree, child] if split else 0 for (tree, _), child, split in named], np.int64)
 
 
 def _weights(kind: str, a: dict[str, Any], leaves: list[int], count: int) -> tuple[Floats, Floats]:

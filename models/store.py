@@ -27,6 +27,7 @@ from models.bundle import (
     version_of,
 )
 from models.errors import AliasMovedError, BundleCorruptError, BundleNotFoundError, UnsafeNameError
+from models.manifest import Manifest
 from models.storage import Storage, storage_of
 
 CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
@@ -116,6 +117,13 @@ class ModelStore:
                 "train and publish it, then set the alias"
             )
         return aliases[alias_or_version]
+
+    def manifest(self, model: str, version: str) -> Manifest:
+        """What a version says about itself, its files verified and its graph not loaded.
+
+        Raises BundleNotFoundError, BundleCorruptError, UnsafeNameError.
+        """
+        return self._use(model, version, lambda directory: verified_contents(directory, version)[0])
 
     def set_alias(
         self, model: str, alias: str, version: str, *, at_ms: int, by: str, instead_of: str | None = None

@@ -37,9 +37,10 @@ class Values:
 def equal_values(online: Values, offline: Values, features: Sequence[AuditedFeature]) -> Mask:
     """bool[n, F]: no value on both sides, or values that differ by no more than the feature's tolerance."""
     tolerances = np.array([feature.tolerance for feature in features])
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         scale = np.maximum(1.0, np.maximum(np.abs(online.numbers), np.abs(offline.numbers)))
-        close = np.abs(online.numbers - offline.numbers) <= tolerances * scale
+        gaps = np.abs(online.numbers - offline.numbers)
+        close = (gaps <= tolerances * scale) & np.isfinite(gaps)
     same = np.where(online.there & offline.there, close | (online.numbers == offline.numbers), False)
     same |= ~online.there & ~offline.there
     for row, place in online.others.keys() | offline.others.keys():
@@ -49,7 +50,7 @@ def equal_values(online: Values, offline: Values, features: Sequence[AuditedFeat
 
 def differences(online: Values, offline: Values) -> Floats:
     """float64[n, F]: the absolute difference of two numbers, NaN where there are not two."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         apart = np.abs(online.numbers - offline.numbers)
         apart[online.numbers == offline.numbers] = 0.0  # two equal infinities
     apart[~(online.there & offline.there)] = np.nan
@@ -59,8 +60,8 @@ def differences(online: Values, offline: Values) -> Floats:
 def relative_differences(online: Values, offline: Values) -> Floats:
     """float64[n, F]: 2·|a−b| / (|a|+|b|), from 0 to 2, and 0 for two zeros; NaN where there are not two numbers."""
     apart = differences(online, offline)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = 2 * apart / (np.abs(online.numbers) + np.abs(offline.numbers))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        found = np.minimum(apart / (np.abs(online.numbers) / 2 + np.abs(offline.numbers) / 2), 2.0)
     found[apart == 0] = 0.0
     found[np.isinf(apart)] = 2.0
     return np.asarray(found)

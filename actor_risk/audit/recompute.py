@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -140,23 +140,7 @@ class Recomputer:
     def _run(self, job: PointInTimeJob) -> Recomputed:
         stored = job.stored()
         failed = np.zeros(stored.num_rows, dtype=bool)
-        tables: list[pa.Table] = []
-        self._on_demand(job, stored, 0, failed, tables)
-        return Recomputed(self._values(tables), failed)
-
-    def _on_demand(self, job: PointInTimeJob, stored: pa.Table, begin: int, failed: Mask, out: list[pa.Table]) -> None:
-        """Append the features of `stored` to `out`. Where a function fails, halves are tried, down to the row at
-        fault."""
-        try:
-            out.append(job.with_on_demand(stored))
-        except Exception:  # the feature author's code, which may fail in any way on odd values
-            if stored.num_rows <= 1:
-                failed[begin] = True
-                out.append(stored)
-                return
-            half = stored.num_rows // 2
-            self._on_demand(job, stored.slice(0, half), begin, failed, out)
-            self._on_demand(job, stored.slice(half), begin + half, failed, out)
+        return Recomputed(self._values(with_on_demand(job, stored, failed)), failed)
 
     def _values(self, tables: list[pa.Table]) -> Values:
         length, features = sum(table.num_rows for table in tables), self._service.features
@@ -173,6 +157,30 @@ class Recomputer:
                     others |= {(begin + row, place): value for row, value in _others(column, feature.kind)}
             begin += table.num_rows
         return Values(numbers, there, others)
+
+
+class OnDemandJob(Protocol):
+    """The part of `PointInTimeJob` that runs on-demand functions."""
+
+    def with_on_demand(self, stored: pa.Table) -> pa.Table:
+        """See `PointInTimeJob.with_on_demand`."""
+        ...
+
+
+def with_on_demand(job: OnDemandJob, stored: pa.Table, failed: Mask) -> list[pa.Table]:
+    """The rows of `stored`, in tables, with their on-demand features; without them where a function fails.
+
+    Where one fails, halves are tried, down to the row at fault, which is marked in `failed`, bool[rows].
+    """
+    try:
+        return [job.with_on_demand(stored)]
+    except Exception:  # the feature author's code, which may fail in any way on odd values
+        if stored.num_rows <= 1:
+            failed[:] = True
+            return [stored]
+        half = stored.num_rows // 2
+        left = with_on_demand(job, stored.slice(0, half), failed[:half])
+        return left + with_on_demand(job, stored.slice(half), failed[half:])
 
 
 def _take(column: pa.ChunkedArray, kind: str, numbers: NDArray[np.float64], there: Mask) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from actor_risk.audit.compare import Values, equal_values
 from actor_risk.audit.decisions import Layout, LoggedDecision, ReadLines, log_files, read_decisions
-from actor_risk.audit.definition import AuditedService, audited_service
+from actor_risk.audit.definition import AuditedFeature, AuditedService, audited_service
 from actor_risk.audit.recompute import Recomputer
 from actor_risk.audit.report import AuditReport, SourceEnd, verdict_of
 from actor_risk.audit.tally import Tally, outcomes_of
@@ -189,19 +189,24 @@ class _Service:
         as_of_ms = np.array([logged.decision.as_of_ms for logged in decisions])
         compared = np.ones((len(decisions), len(self.tallies)), dtype=bool)
         for place, (feature, tally) in enumerate(zip(self._service.features, self.tallies, strict=True)):
-            ends = [self._ends_by_topic[topic] for topic in feature.topics]
-            beyond = np.zeros(len(decisions), dtype=bool)
-            for end_ms in ends:
-                beyond |= as_of_ms > end_ms if end_ms is not None else True
-            broken = failed & ~beyond if feature.on_demand else np.zeros_like(failed)
             if not feature.is_comparable:
-                beyond, broken = np.zeros_like(beyond), np.zeros_like(broken)
-                compared[:, place] = False
                 tally.skip(NO_COMPARISON, len(decisions))
+                compared[:, place] = False
+                continue
+            beyond = self._beyond_history(feature, as_of_ms)
+            broken = failed & ~beyond if feature.on_demand else np.zeros_like(failed)
             tally.skip(BEYOND_HISTORY, int(beyond.sum()))
             tally.skip(ON_DEMAND_FAILED, int(broken.sum()))
-            compared[:, place] &= ~beyond & ~broken
+            compared[:, place] = ~beyond & ~broken
         return compared
+
+    def _beyond_history(self, feature: AuditedFeature, as_of_ms: NDArray[np.int64]) -> Mask:
+        """bool[n]: which times are later than some history that the feature rests on."""
+        ends = [self._ends_by_topic[topic] for topic in feature.topics]
+        if None in ends:
+            return np.ones(len(as_of_ms), dtype=bool)
+        first = min((end_ms for end_ms in ends if end_ms is not None), default=None)
+        return np.zeros(len(as_of_ms), dtype=bool) if first is None else as_of_ms > first
 
     def _late(self, decisions: Sequence[LoggedDecision], online: Values, differing: Mask) -> Mask:
         """bool[n, F]: which differences vanish when what the log took too late for the decision is left out."""

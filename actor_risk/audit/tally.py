@@ -20,6 +20,8 @@ from materialize.online import FeatureStatus
 EXAMPLES_MAX = 5
 DIFFERING_POINTS_MAX = 300
 EQUAL_POINTS_MAX = 120
+DRAWN_MAX = 1e300
+"""The difference of two values of this size is still a number."""
 
 Mask = NDArray[np.bool_]
 Outcomes = NDArray[np.object_]
@@ -138,7 +140,7 @@ def _numbers(online: Values, offline: Values, row: int, place: int) -> tuple[flo
     found = []
     for side in (online, offline):
         value = float(side.numbers[row, place])
-        found.append(value if side.there[row, place] and np.isfinite(value) else None)
+        found.append(value if side.there[row, place] and abs(value) < DRAWN_MAX else None)
     return found[0], found[1]
 
 

@@ -15,10 +15,14 @@ _HEADLINES = {
     "nothing_compared": "nothing was compared",
 }
 EXAMPLES_SHOWN = 3
+LOG_WIDTH = 160
+"""Columns in a job's log, which has no edge."""
 
 
 def show(shown: Console, report: AuditReport, *, every_feature: bool) -> None:
     """Print the verdict, what was set apart, and a table: of the features that differ or were late, or of all."""
+    if not shown.is_terminal:
+        shown.width = max(shown.width, LOG_WIDTH)
     shown.print(
         f"{number(report.compared_decisions)} of {number(report.decisions)} decisions compared, "
         f"from {moment(report.from_ms)} to {moment(report.to_ms)} UTC"
@@ -58,7 +62,8 @@ def _show_not_compared(shown: Console, report: AuditReport) -> None:
 
 def _table(features: list[FeatureReport]) -> Table:
     names = ("compared", "equal", "late", "mismatched", "only online", "only offline", "worst", "SMAPE")
-    table = Table("feature", box=None)
+    table = Table(box=None)
+    table.add_column("feature", overflow="fold")
     for name in names:
         table.add_column(name, justify="right")
     for feature in features:

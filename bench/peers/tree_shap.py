@@ -67,7 +67,7 @@ def shap_forms(ensemble: Ensemble, background: Floats | None) -> dict[str, Expla
             None,
             explainer.data,
             explainer.data_missing,
-            -1,
+            model.values.shape[0],
             model.base_offset,
             phi,
             *codes,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from models._arrays import Floats
+from models._operators import check_nodes
 from models.errors import InputError
 from models.explain._core import Preparation, linear_of, preparation_of, reading_features, trees_of
 from models.explain._linear import LinearExplainer
@@ -89,6 +90,8 @@ def explainer_of(
         linear_explainer = LinearExplainer(linear, preparation, background, reference, space)
         return Chosen(linear_explainer, LINEAR, preparation.operators)
     assert trees is not None
+    # ONNX Runtime walks what it is given, in a loop for ever: the trees are looked at also when tables are there.
+    check_nodes(trees.operator, facts_of(model).width)
     if tables is None or path_dependent != (tables.kind == PATH_DEPENDENT):
         ensemble = read_trees(reading_features(model, trees, preparation.element_type))
         tables = _built(ensemble, preparation.apply(background), path_dependent)

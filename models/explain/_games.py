@@ -12,7 +12,7 @@ import numpy as np
 
 from models._arrays import Floats, Ints
 from models.explain import _layout as at
-from models.explain._fill import play_path_dependent
+from models.explain._fill import Longs, play_path_dependent
 from models.explain._kernels import compiled, read_slots
 
 _ANYONES, _OURS, _THEIRS = 0, 1, 2
@@ -123,7 +123,7 @@ def _play(
 
 @compiled
 def play_leaves(
-    ints: Ints, floats: Floats, slots: Ints, points: Floats, weights: Floats, first: Ints, out: Floats
+    ints: Ints, floats: Floats, slots: Ints, points: Floats, weights: Floats, first: Longs, out: Floats
 ) -> None:
     """Adds to `out` float64[F] the path-dependent shares of the leaves without tables, for the slots of one row.
 

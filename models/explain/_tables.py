@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models._arrays import Floats, Ints
+from models._arrays import Bools, Floats, Ints
 from models.explain import _layout as at
 from models.explain._groups import Group, Shape, cut
 from models.trees import LEAF, Ensemble, Tree
@@ -111,7 +112,8 @@ class _Arrays:
     """Collects the sections of one array, and says where each began."""
 
     def __init__(self, dtype: type[np.int32] | type[np.float64], size: int) -> None:
-        self._dtype, self.size, self._parts = dtype, size, [np.zeros(size, dtype)]
+        self._dtype, self.size = dtype, size
+        self._parts: list[NDArray[Any]] = [np.zeros(size, dtype)]
 
     def add(self, values: object) -> int:
         part = np.asarray(values, self._dtype).reshape(-1)
@@ -119,7 +121,7 @@ class _Arrays:
         self.size += part.size
         return self.size - part.size
 
-    def joined(self) -> NDArray[np.generic]:
+    def joined(self) -> NDArray[Any]:
         return np.concatenate(self._parts)
 
 
@@ -137,8 +139,8 @@ def compile_ensemble(ensemble: Ensemble, *, path_dependent: bool, table_bytes_ma
     return _assemble(ensemble, shapes, slots, upper, members, rest, path_dependent)
 
 
-def _plain_splits(tree: Tree) -> NDArray[np.bool_]:
-    plain = tree.feature != LEAF
+def _plain_splits(tree: Tree) -> Bools:
+    plain = np.asarray(tree.feature != LEAF, np.bool_)
     plain[list(tree.members)] = False
     return plain
 

@@ -161,7 +161,12 @@ def test_a_graph_with_external_data_does_not_load(tmp_path: Path) -> None:
     tensor = helper.make_tensor("w", TensorProto.DOUBLE, [1], [1.0])
     tensor.data_location = TensorProto.EXTERNAL
     model.graph.initializer.append(tensor)
-    store, version = forge(tmp_path, lambda files: files.update({"model.onnx": model.SerializeToString()}))
+
+    def replaced(files: dict[str, bytes]) -> None:
+        del files["tables.bin"]
+        files["model.onnx"] = model.SerializeToString()
+
+    store, version = forge(tmp_path, replaced)
     with pytest.raises(BundleCorruptError, match="other files"):
         store.load(MODEL, version)
 

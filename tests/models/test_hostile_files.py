@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from models import BundleCorruptError, UnsupportedModelError, admission
 from models.admission import needs_trial, read_graph
 from models.conformance import check_model
+from models.explain import explainer_of
 from models.export import export_trees
 from models.graph import facts_of, normalise
 from models.trial import try_out
@@ -335,3 +336,15 @@ def test_an_endless_file_in_a_bundle_is_not_read(tmp_path: Path) -> None:
         file.truncate(admission.MODEL_BYTES_MAX + 1)
     with pytest.raises(BundleCorruptError, match="more than"):
         store.load("ad_click_risk", version)
+
+
+@pytest.mark.parametrize("changed", [{"nodes_truenodeids": 0, "nodes_trueleafs": 0}, {"nodes_featureids": 2}])
+def test_trees_that_lead_astray_are_refused_also_when_their_tables_look_right(changed: dict[str, int]) -> None:
+    model = read_graph(export_trees(stump()))
+    background = np.zeros((1, 2))
+    tables = explainer_of(model, background, "r", lambda rows: rows[:, 0]).tables
+    for attribute in model.graph.node[0].attribute:
+        if attribute.name in changed:
+            attribute.ints[:] = [changed[attribute.name]]
+    with pytest.raises(UnsupportedModelError, match=r"must be trees|not among the 2"):
+        explainer_of(model, background, "r", lambda rows: rows[:, 0], tables=tables)

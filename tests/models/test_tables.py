@@ -42,7 +42,8 @@ from models.explain._trees import InterventionalTrees
 tables = decode_tables(map_tables(Path(sys.argv[1])), bytes(32))
 rows = np.load(sys.argv[2])
 explainer = InterventionalTrees(tables, rows[:5], "r")
-sys.stdout.buffer.write(explainer.explain(rows).attributions.tobytes() + explainer.explain(rows[:1]).attributions.tobytes())
+for part in (rows, rows[:1]):
+    sys.stdout.buffer.write(explainer.explain(part).attributions.tobytes())
 """
 
 

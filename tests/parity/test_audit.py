@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
+from click.testing import CliRunner, Result
 from feast import FeatureStore
 
 from actor_risk.audit import AuditReport, AuditSettings, audit
 from actor_risk.audit.report import FeatureReport
+from actor_risk.cli import main
 from actor_risk.feast_repo import apply_repo
 from materialize.definitions import open_feature_store
 from materialize.events import TOPICS as SCHEMAS
@@ -35,7 +37,7 @@ from serving.inputs import decode_request
 from serving.scoring import ScoringService
 from tests.parity.test_online_equals_offline import actors_of
 from tests.serving.fakes import publish_model
-from tests.support.world import SETTINGS, TOPICS, World, drain, publish
+from tests.support.world import SETTINGS, TOPICS, World, drain, moment, publish
 
 NOW_MS = SETTINGS.end_ms + 3 * 60_000
 """Some minutes after the newest event of the simulated history."""
@@ -341,6 +343,41 @@ def test_decisions_of_another_definition_are_set_apart_and_an_audit_of_nothing_f
     assert (report.verdict, report.exit_code) == ("nothing_compared", 2)
 
 
+def test_the_command_tells_by_its_exit_code_and_writes_json_and_one_page(site: Site, tmp_path: Path) -> None:
+    site.ask("ad_click_risk", event=click("cli", 0, NOW_MS - 1_000), publish_event=False)
+    site.decisions.close()
+    environ = {
+        "ACTOR_RISK_HOME": str(site.root),
+        "ACTOR_RISK_FEATURE_REPO": str(site.world.repo_path),
+        "ACTOR_RISK_DECISIONS": str(site.root / "decisions"),
+    }
+    span = ["--from", moment(NOW_MS - MINUTE_MS).isoformat(), "--to", moment(NOW_MS + MINUTE_MS).isoformat()]
+
+    def run(*options: str) -> Result:
+        return CliRunner().invoke(main, ["audit", *span, *options], env=environ)
+
+    until = ("--history-until", moment(NOW_MS + MINUTE_MS).isoformat())
+    json_file, html_file = tmp_path / "audit.json", tmp_path / "audit.html"
+    good = run(*until, "--json", str(json_file), "--html", str(html_file))
+    assert good.exit_code == 0, good.output
+    assert "served equals recomputed" in good.output
+    written = msgspec.json.decode(json_file.read_bytes(), type=AuditReport)
+    assert (written.compared_decisions, written.own_events, written.verdict) == (1, 1, "equal")
+    assert "Served equals recomputed" in html_file.read_text()
+    site.add_to_history("ad_events", [click("cli", 7, NOW_MS - 2 * MINUTE_MS)])
+    bad = run(*until, "--html", str(html_file))
+    assert bad.exit_code == 1, bad.output
+    assert "ip_clicks_5m" in bad.output
+    assert html_file.read_text().count("<svg") == 2 * html_file.read_text().count("<article")
+    assert run(*until, "--max-mismatch-rate", "1").exit_code == 0
+    nothing = run(*until, "--service", "advertiser_risk")
+    assert (nothing.exit_code, "nothing was compared" in nothing.output) == (2, True)
+    (site.history / "ad_events" / "part-torn.parquet").write_bytes(b"PAR1")
+    broken = run(*until)
+    assert broken.exit_code == 2
+    assert "ad_events" in broken.output
+
+
 def test_beyond_the_end_of_history_nothing_is_compared_that_rests_on_it(site: Site) -> None:
     ask_about_known_actors(site, 5)
     report = site.audit(history_until_ms=None)
@@ -354,11 +391,18 @@ def test_beyond_the_end_of_history_nothing_is_compared_that_rests_on_it(site: Si
 
 
 def test_degraded_decisions_are_counted_apart(site: Site) -> None:
+    site.log_event("ad_events", click("damaged", 0, NOW_MS - MINUTE_MS))
+    site.fold()
+    with redis.Redis.from_url(site.world.redis_url) as client:
+        client.set(site.row_key(client, "creator_ad_stats", "damaged-c"), b"no row")
+    keys = ("ip", "device_id", "creator_id", "advertiser_id")
+    damaged = site.ask("ad_click_risk", entities={key: click("damaged", 0, 0)[key] for key in keys})
+    assert damaged.degraded == ["rows_refused"]
     site.ask("ad_click_risk", NOW_MS - 20 * 3_600_000, entities=actor(site))
     site.ask("ad_click_risk", NOW_MS, entities=actor(site))
     report = site.audit()
-    assert report.set_apart == {"windows_inexact": 1}
-    assert (report.decisions, report.compared_decisions, report.verdict) == (2, 1, "equal")
+    assert report.set_apart == {"rows_refused": 1, "windows_inexact": 1}
+    assert (report.decisions, report.compared_decisions, report.verdict) == (3, 1, "equal")
 
 
 def actor(site: Site) -> dict[str, Any]:

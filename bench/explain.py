@@ -35,7 +35,7 @@ from models.trees import Ensemble, read_trees
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 TREES, DEPTH, LEAVES, FEATURES, BACKGROUND = 300, 6, 64, 50, 1_000
-TRAINING_ROWS, ROUNDS, ROWS, BATCH, BATCHES = 60_000, 5, 200, 64, 4
+TRAINING_ROWS, UNSEEN_ROWS, ROUNDS, ROWS, BATCH, BATCHES = 20_000, 6_000, 4, 150, 64, 4
 CHECKED_ROWS, SLOW_ROWS, SLOWEST_ROWS = 20, 40, 8
 _MADE_OF = bytes(32)
 
@@ -75,13 +75,13 @@ class _World:
 
     @classmethod
     def drawn(cls) -> _World:
-        rows, labels = draw_rows(TRAINING_ROWS + 40_000, seed=11)
+        rows, labels = draw_rows(TRAINING_ROWS + UNSEEN_ROWS, seed=11)
         booster = lightgbm.train(
             {
                 "objective": "binary",
                 "num_leaves": LEAVES,
                 "max_depth": DEPTH,
-                "min_data_in_leaf": 20,
+                "min_data_in_leaf": 5,
                 "learning_rate": 0.05,
                 "feature_fraction": 0.5,
                 "seed": 3,
@@ -104,7 +104,7 @@ class _World:
 
     def unseen(self, turn: int, count: int, size: int) -> list[Floats]:
         """`count` pieces of `size` rows that no model was fitted on, others in each round."""
-        begin = TRAINING_ROWS + turn * ROUNDS * 64 + 1_000 * turn
+        begin = TRAINING_ROWS + 1_000 * turn
         return [np.ascontiguousarray(self.rows[begin + i * size : begin + (i + 1) * size]) for i in range(count)]
 
 

@@ -189,7 +189,7 @@ def _title(*records: Record) -> str:
     if len(records) > 1:
         return f"{model}, {len(records)} decisions"
     (record,) = records
-    return f"{model}, decision {record['decision_id']}: score {record['score']:.3f}, {record['verdict']}"
+    return f"{model}\ndecision {record['decision_id']}: score {record['score']:.3f}, {record['verdict']}"
 
 
 def _short(ref: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 from models._arrays import Floats
 from models.errors import InputError, MissingExtraError
@@ -11,6 +12,7 @@ from models.explain import Explanation
 
 SUFFIXES = (".png", ".svg")
 _DOTS_PER_INCH = 150
+_NAME_WIDTH = 40
 
 
 def draw(
@@ -24,7 +26,7 @@ def draw(
     """
     if target.suffix.lower() not in SUFFIXES:
         raise InputError(f"{target.name}: pictures end in {' or '.join(SUFFIXES)}")
-    shares = explanation.to_shap(names, data)
+    shares = explanation.to_shap([fill(name, _NAME_WIDTH) for name in names], data)
     try:
         import matplotlib.pyplot as plt
         import shap
@@ -37,7 +39,7 @@ def draw(
             axes = shap.plots.waterfall(shares[0], max_display=features_max, show=False)
         else:
             axes = shap.plots.beeswarm(shares, max_display=features_max, show=False)
-        axes.set_title(title, fontsize=12, pad=24)
+        axes.set_title(title, fontsize=11, loc="left", pad=28)
         figure.savefig(target, dpi=_DOTS_PER_INCH, bbox_inches="tight")
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error}") from error

@@ -6,6 +6,7 @@
 <home>/model-cache/ copies of bundles that are kept elsewhere
 <home>/valkey/      the embedded server                        REDIS_URL instead
 <home>/logs/        output of what runs in the background
+<home>/backfill/    manifests and reports of backfills
 <home>/decisions/   the decision log                           ACTOR_RISK_DECISIONS
 <home>/stream/      what stream commands and their workers say of themselves
 """
@@ -66,6 +67,10 @@ class Home:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def backfill(self) -> Path:
+        return self.root / "backfill"
 
     @property
     def stream(self) -> Path:

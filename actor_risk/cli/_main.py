@@ -16,7 +16,7 @@ COMMANDS = {
     "down": ("_environment", "Stop the embedded Valkey server."),
     "simulate": ("_events", "Make labelled history, and optionally live events."),
     "apply": ("_features", "Put the feature repository into the registry."),
-    "backfill": ("_features", "Write online rows from history."),
+    "backfill": ("_backfill", "Write online rows from history; can be stopped and resumed."),
     "stream": ("_stream", "Fold the event log into online rows."),
     "dead-letters": ("_dead_letters", "Look at events that could not be used, and send them again."),
     "train": ("_models", "Build a training set, train, publish, make it champion."),
@@ -59,13 +59,25 @@ class _Lazy(click.Group):
 def _own_errors() -> tuple[type[Exception], ...]:
     """The roots of the packages' exceptions, whose messages are written for people."""
     from actor_risk.simulate import SimulationError
+    from materialize.backfill import BackfillError, StagingError
     from materialize.definitions import DefinitionError
+    from materialize.kernel import KernelError
     from materialize.offline import HistoryError
     from materialize.online import OnlineStoreError
     from materialize.stream import StreamError
     from models import ModelError
 
-    return (SimulationError, DefinitionError, HistoryError, OnlineStoreError, StreamError, ModelError)
+    return (
+        SimulationError,
+        BackfillError,
+        StagingError,
+        DefinitionError,
+        KernelError,
+        HistoryError,
+        OnlineStoreError,
+        StreamError,
+        ModelError,
+    )
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

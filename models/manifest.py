@@ -51,7 +51,7 @@ class ReasonText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Raises InputError for a text that does not keep these rules."""
         if not (_FAMILY.fullmatch(self.family) and _CODE.fullmatch(self.code)):
             raise InputError(
-                f"reason {self.family!r} with code {self.code!r}: families look like ip_velocity, codes like IP_VELOCITY"
+                f"reason {self.family!r} with code {self.code!r}: families are written ip_velocity, codes IP_VELOCITY"
             )
         if not self.analyst.strip():
             raise InputError(f"reason {self.family!r} has no text for analysts: say what it means")

@@ -59,9 +59,9 @@ class _Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ModelStore:
     """Bundles below one root. Any number of processes may publish, set aliases and load at the same time.
 
-    The same on every kind of storage: a reader finds a version whole and proven or not at all; of two writers that change
-    the same alias at once one succeeds and the other is told; a change that was made is never lost. Where a kind cannot
-    promise that, it refuses: see `models.storage.Storage`.
+    The same on every kind of storage: a reader finds a version whole and proven or not at all; of two writers that
+    change the same alias at once one succeeds and the other is told; a change that was made is never lost. Where a kind
+    cannot promise that, it refuses: see `models.storage.Storage`.
     """
 
     def __init__(self, place: Path | str | Storage, cache: Path | None = None) -> None:
@@ -75,9 +75,9 @@ class ModelStore:
     def publish(self, draft: BundleDraft) -> str:
         """Writes a bundle and returns its version; the same content again gives the same version.
 
-        1. build every file in memory, 2. load them from a directory apart as a server would, 3. write all files but the
-        manifest, 4. read them back, 5. write the manifest. There is no version before step 5, and a writer that is killed
-        leaves files that the next one writes over.
+        1. build every file in memory, 2. load them from a directory apart as a server would, 3. write all files but
+        the manifest, 4. read them back, 5. write the manifest. There is no version before step 5, and a writer that is
+        killed leaves files that the next one writes over.
 
         Raises UnsupportedModelError, InputError or BundleError; then nothing was published.
         """
@@ -141,8 +141,8 @@ class ModelStore:
             number, aliases = self._newest(model)
             if aliases.get(alias) != expected:
                 raise AliasMovedError(
-                    f"{model}@{alias} points at {aliases.get(alias)} now, no longer at {expected}: look who changed it in "
-                    "the history, and set it again if you still want to"
+                    f"{model}@{alias} points at {aliases.get(alias)} now, no longer at {expected}: look in the "
+                    "history who changed it, and set it again if you still want to"
                 )
             change = _Change(AliasChange(alias, version, at_ms, by), {**aliases, alias: version})
             content = msgspec.json.format(msgspec.json.encode(change), indent=2) + b"\n"

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,6 @@ from onnx import TensorProto, helper
 
 import models
 from models import (
-    AliasChange,
     BundleCorruptError,
     BundleNotFoundError,
     Feature,
@@ -25,7 +23,6 @@ from models import (
     InputError,
     ModelStore,
     Thresholds,
-    UnsafeNameError,
     UnsupportedModelError,
 )
 from models.export import export_trees
@@ -302,9 +299,9 @@ def test_the_public_names_are_these() -> None:
         "ReasonIndex",
         "ReasonText",
         "Reasons",
+        "SHADOW",
         "Scorer",
         "Scores",
-        "SHADOW",
         "Service",
         "StoreUnavailableError",
         "Thresholds",

@@ -39,6 +39,7 @@ def draw(
             axes = shap.plots.waterfall(shares[0], max_display=features_max, show=False)
         else:
             axes = shap.plots.beeswarm(shares, max_display=features_max, show=False)
+            axes.set_xlabel(f"share of the margin ({explanation.output_space})")
         axes.set_title(title, fontsize=11, loc="left", pad=28)
         figure.savefig(target, dpi=_DOTS_PER_INCH, bbox_inches="tight")
     except OSError as error:

@@ -255,7 +255,7 @@ def _publish_and_stall(root: str) -> None:
 def test_a_publisher_that_is_killed_in_the_middle_leaves_nothing_that_can_be_seen(tmp_path: Path) -> None:
     publisher = multiprocessing.get_context("spawn").Process(target=_publish_and_stall, args=(str(tmp_path),))
     publisher.start()
-    wait_until(lambda: bool(list(tmp_path.rglob(".begun"))), 60.0, "the publisher to reach the manifest")
+    wait_until(lambda: bool(list(tmp_path.rglob(".begun"))), 150.0, "the publisher to reach the manifest")
     assert publisher.pid is not None
     os.kill(publisher.pid, signal.SIGKILL)
     publisher.join(30)

@@ -14,7 +14,7 @@ from feast import FeatureStore
 
 from actor_risk.errors import ActorRiskError
 from materialize.online import read_plan
-from models import CHAMPION, ModelStore
+from models import CHAMPION, ModelStore, ReasonText
 from models.train import TrainedModel, TrainSettings, publish_trained, train
 from models.training_set import TrainingSet
 
@@ -71,6 +71,8 @@ def build_training_set(store: FeatureStore, recipe: Recipe, data: Path, rows_max
         times_ms=labels[EVENT_TIMESTAMP].dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64),
         label=recipe.label,
         descriptions=plan.descriptions,
+        families=plan.families,
+        reasons=tuple(ReasonText(family=r.name, code=r.code, analyst=r.analyst, actor=r.actor) for r in plan.reasons),
     )
 
 
@@ -78,7 +80,7 @@ def train_and_publish(
     store: FeatureStore,
     recipe: Recipe,
     training_set: TrainingSet,
-    models: Path,
+    models: Path | str,
     settings: TrainSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> Published:

@@ -40,6 +40,7 @@ from models.manifest import (
     decode_manifest,
     encode_manifest,
 )
+from models.reasons import ReasonIndex, Reasons
 from models.scorer import Scorer, Scores
 from models.trial import try_out
 
@@ -51,16 +52,6 @@ _VERSION_DIGITS = 16
 _BASE_VALUE_TOLERANCE, _SINGLE_BASE_VALUE_TOLERANCE = 1e-9, 1e-5
 _SCORE_TOLERANCE = 1e-6
 _ADDITIVITY_TOLERANCE, _SINGLE_ADDITIVITY_TOLERANCE = 1e-9, 1e-5
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One feature's share of a margin: attribution in its output space, value as the model saw it (NaN: missing)."""
-
-    code: str
-    ref: str
-    value: float
-    attribution: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +79,7 @@ class Bundle:
         replacements = [np.nan if feature.missing is None else feature.missing for feature in manifest.features]
         self._replacements = np.array(replacements, np.float64)
         self._replaces = not bool(np.isnan(self._replacements).all())
+        self._reasons = ReasonIndex(manifest.features, manifest.reasons)
 
     def vector(self, values: Floats) -> Floats:
         """float64[N, F] as they arrive (NaN: missing) → what the model reads, by the manifest's missing-value policy.
@@ -111,6 +103,10 @@ class Bundle:
             return self._explainer.explain(matrix, deadline_ms)
         return self._explainer.explain(matrix)
 
+    def top_reasons(self, attributions: Floats, count: int, features_max: int = 3) -> Reasons:
+        """The `count` reasons with the largest shares of one row's attributions float64[F], and the rest."""
+        return self._reasons.strongest(attributions, count, features_max)
+
     def explain_probability(self, matrix: Floats) -> Explanation:
         """The same for the probability: base value + attributions = score. Slow: a game for each background row.
 
@@ -120,21 +116,6 @@ class Bundle:
         if isinstance(self._explainer, InterventionalTrees | Prepared):
             return self._explainer.explain_probability(matrix)
         raise UnsupportedModelError("only trees in log-odds that compare with a background explain a probability")
-
-    def top_reasons(self, attributions: Floats, values: Floats, count: int) -> tuple[Reason, ...]:
-        """The `count` features of one row with the largest shares by absolute size, largest first; no zero shares.
-
-        attributions and values are float64[F].
-        """
-        sizes = np.abs(attributions)
-        kept = min(max(count, 0), sizes.size)
-        top = np.argpartition(-sizes, kept - 1)[:kept] if 0 < kept < sizes.size else np.arange(kept)
-        ordered = sorted(top.tolist(), key=lambda i: (-sizes[i], i))
-        return tuple(self._reason(i, attributions, values) for i in ordered if sizes[i] > 0.0)
-
-    def _reason(self, i: int, attributions: Floats, values: Floats) -> Reason:
-        feature = self.manifest.features[i]
-        return Reason(feature.code, feature.ref, float(values[i]), float(attributions[i]))
 
 
 def build_files(draft: BundleDraft) -> dict[str, bytes]:
@@ -197,20 +178,25 @@ def read_bundle(directory: Path, version: str) -> Bundle:
     return bundle
 
 
+def checked_manifest(content: bytes, version: str) -> Manifest:
+    """The manifest of this version, which names the files of a bundle and no others. Raises BundleCorruptError."""
+    if version_of(content) != version:
+        raise BundleCorruptError(f"{version}/{MANIFEST} is not the manifest of version {version}: publish again")
+    manifest = decode_manifest(content)
+    if set(manifest.files) - {TABLES} != set(CONTENT_FILES) or manifest.explanation.background != BACKGROUND:
+        raise BundleCorruptError(
+            f"{version}/{MANIFEST} names the files {sorted(manifest.files)} and the background "
+            f"{manifest.explanation.background!r}, a bundle has {sorted(CONTENT_FILES)}: publish again"
+        )
+    return manifest
+
+
 def verified_contents(directory: Path, version: str) -> tuple[Manifest, Mapping[str, bytes | memoryview]]:
     """The manifest and the other files, each with the hash that was published. The tables are mapped, not read.
 
     Raises BundleNotFoundError and BundleCorruptError.
     """
-    content = _read(directory, MANIFEST)
-    if version_of(content) != version:
-        raise BundleCorruptError(f"{directory.name}/{MANIFEST} is not the manifest of version {version}: publish again")
-    manifest = decode_manifest(content)
-    if set(manifest.files) - {TABLES} != set(CONTENT_FILES) or manifest.explanation.background != BACKGROUND:
-        raise BundleCorruptError(
-            f"{directory.name}/{MANIFEST} names the files {sorted(manifest.files)} and the background "
-            f"{manifest.explanation.background!r}, a bundle has {sorted(CONTENT_FILES)}: publish again"
-        )
+    manifest = checked_manifest(_read(directory, MANIFEST), version)
     contents: dict[str, bytes | memoryview] = {name: _read(directory, name) for name in CONTENT_FILES}
     if TABLES in manifest.files:
         contents[TABLES] = _mapped(directory, TABLES)

@@ -13,13 +13,53 @@ READABLE_VERSIONS = (1, 2)
 """Version 1 had graphs of one kind only; what it does not say is the default of `GraphSpec` and `ExplanationSpec`."""
 
 
+_FAMILY = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_ACTOR_TEXT = re.compile(r"[^\d_:;{}<>@/\\\n]{1,200}")
+UNNAMED_ACTOR_TEXT = "Activity that is not usual"
+"""What an actor is told of a feature that the catalogue does not name."""
+
+
 class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One input of the model. `missing` replaces a missing value; None lets it pass to the model as NaN."""
+    """One input of the model. `missing` replaces a missing value; None lets it pass to the model as NaN.
+
+    `family` names the reason under which its attribution is added up; without one, the feature is a reason by itself.
+    """
 
     ref: str
     code: str
     missing: float | None = None
     description: str = ""
+    family: str = ""
+
+
+class ReasonText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One entry of the catalogue of reasons: what a family of features is called, by whom.
+
+    code      stable public identifier: programs depend on it, it never changes its meaning
+    analyst   for the people who review decisions
+    actor     may be shown to the actor. It is a constant, so that no value and no other actor can get into it, and has
+              no digits and no names of features, so that it gives no threshold and no window away
+    """
+
+    family: str
+    code: str
+    analyst: str
+    actor: str
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a text that does not keep these rules."""
+        if not (_FAMILY.fullmatch(self.family) and _CODE.fullmatch(self.code)):
+            raise InputError(
+                f"reason {self.family!r} with code {self.code!r}: families are written ip_velocity, codes IP_VELOCITY"
+            )
+        if not self.analyst.strip():
+            raise InputError(f"reason {self.family!r} has no text for analysts: say what it means")
+        if not (self.actor.strip() and _ACTOR_TEXT.fullmatch(self.actor)):
+            raise InputError(
+                f"reason {self.family!r}: the text for the actor must be words in one line of at most 200 characters, "
+                f"without digits, underscores or brackets, so that it gives no threshold away: {self.actor[:60]!r}"
+            )
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,12 +174,20 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     source: Source | None = None
     code_fingerprint: str = ""
     libraries: dict[str, str] = {}
+    reasons: tuple[ReasonText, ...] = ()
 
     def __post_init__(self) -> None:
         for name, values in (("ref", [f.ref for f in self.features]), ("code", [f.code for f in self.features])):
-            repeated = sorted({value for value in values if values.count(value) > 1})
+            repeated = _repeated(values)
             if repeated or not values:
                 raise InputError(f"features need one distinct {name} each; repeated: {repeated}")
+        families = [reason.family for reason in self.reasons]
+        codes = [reason.code for reason in self.reasons] + [f.code for f in self.features if not f.family]
+        if _repeated(families) or _repeated(codes):
+            raise InputError(f"reasons need a family and a code of their own: {_repeated(families) + _repeated(codes)}")
+        unknown = sorted({f.family for f in self.features if f.family} - set(families))
+        if unknown:
+            raise InputError(f"features are in the families {unknown}, which have no reason: add them to `reasons`")
 
 
 class Manifest(ModelCard, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -149,6 +197,10 @@ class Manifest(ModelCard, frozen=True, kw_only=True, forbid_unknown_fields=True)
     explanation: ExplanationSpec
     files: dict[str, str]
     graph: GraphSpec = GraphSpec()
+
+
+def _repeated(values: list[str]) -> list[str]:
+    return sorted({value for value in values if values.count(value) > 1})
 
 
 def reason_code(ref: str) -> str:

@@ -21,7 +21,7 @@ from models._arrays import Floats
 from models.bundle import BundleDraft
 from models.errors import TrainingError
 from models.export import export_lightgbm, verify_export
-from models.manifest import Feature, Metrics, ModelCard, Service, Thresholds, TrainingData
+from models.manifest import Feature, Metrics, ModelCard, ReasonText, Service, Thresholds, TrainingData
 from models.metrics import measure, threshold_for_precision
 from models.scorer import Scorer
 from models.store import ModelStore
@@ -83,6 +83,7 @@ class TrainedModel:
     reference: str
     golden_rows: Floats
     settings: TrainSettings
+    reasons: tuple[ReasonText, ...] = ()
 
 
 def train(
@@ -116,6 +117,7 @@ def train(
         reference=f"{len(background)} rows of the fitting span, evenly spaced by margin",
         golden_rows=_golden_rows(training_set.matrix[spans.test], scores.margin[spans.test], settings.golden_rows),
         settings=settings,
+        reasons=training_set.reasons,
     )
 
 
@@ -132,6 +134,7 @@ def publish_trained(
         label=trained.label,
         service=Service(name=service, fingerprint=service_fingerprint),
         features=trained.features,
+        reasons=trained.reasons,
         thresholds=trained.thresholds,
         calibration=trained.calibration,
         training=trained.training,

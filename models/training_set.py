@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models._arrays import Bools, Floats
 from models.errors import TrainingError
-from models.manifest import Feature, TrainingData, reason_code
+from models.manifest import Feature, ReasonText, TrainingData, reason_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class TrainingSet:
     label        what label 1 means, for people
     descriptions F texts, or none
     missing      F replacements of missing values (None: the model sees NaN), or none
+    families     F names of reasons ("": the feature is one by itself), or none; `reasons` are their texts
     """
 
     refs: tuple[str, ...]
@@ -33,6 +34,8 @@ class TrainingSet:
     label: str = ""
     descriptions: tuple[str, ...] = ()
     missing: tuple[float | None, ...] = ()
+    families: tuple[str, ...] = ()
+    reasons: tuple[ReasonText, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises TrainingError for shapes that do not fit together and labels other than 0 and 1."""
@@ -42,8 +45,8 @@ class TrainingSet:
                 f"{columns} refs, matrix {self.matrix.shape}, labels {self.labels.shape} and times "
                 f"{self.times_ms.shape} do not fit: give one row, label and time each, one column for each ref"
             )
-        if any(extra and len(extra) != columns for extra in (self.descriptions, self.missing)):
-            raise TrainingError(f"give descriptions and replacements for all {columns} features, or none")
+        if any(extra and len(extra) != columns for extra in (self.descriptions, self.missing, self.families)):
+            raise TrainingError(f"give descriptions, replacements and families for all {columns} features, or none")
         if not np.isin(self.labels, (0, 1)).all():
             raise TrainingError("labels must be 0 or 1: drop rows whose outcome is not known yet")
 
@@ -51,9 +54,10 @@ class TrainingSet:
         """The columns as the manifest names them; reason codes come from the refs."""
         descriptions = self.descriptions or ("",) * len(self.refs)
         missing = self.missing or (None,) * len(self.refs)
+        families = self.families or ("",) * len(self.refs)
         return tuple(
-            Feature(ref=ref, code=reason_code(ref), missing=fill, description=text)
-            for ref, fill, text in zip(self.refs, missing, descriptions, strict=True)
+            Feature(ref=ref, code=reason_code(ref), missing=fill, description=text, family=family)
+            for ref, fill, text, family in zip(self.refs, missing, descriptions, families, strict=True)
         )
 
     def filled(self) -> Floats:

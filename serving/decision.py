@@ -80,10 +80,9 @@ class Thresholds(Struct, frozen=True):
     block: float
 
 
-class Reason(Struct, frozen=True, kw_only=True):
-    """One feature that moved the margin: up with a positive attribution, down with a negative one."""
+class ReasonFeature(Struct, frozen=True, kw_only=True):
+    """One feature inside a reason, as it was read."""
 
-    code: Annotated[str, Meta(description="stable public identifier")]
     feature: Annotated[str, Meta(description="view:feature")]
     description: str
     value: float | None
@@ -95,10 +94,40 @@ class Reason(Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class Reason(Struct, frozen=True, kw_only=True):
+    """A family of features that moved the margin: up with a positive attribution, down with a negative one.
+
+    `feature`, `value`, `age_ms` and `status` are those of the strongest feature, the first of `features`. `actor_text`
+    may be shown to the actor, and nothing else of this record.
+    """
+
+    code: Annotated[str, Meta(description="stable public identifier")]
+    family: Annotated[str, Meta(description="name of the reason; the feature's own name where it is one by itself")]
+    description: Annotated[str, Meta(description="for the people who review decisions")]
+    actor_text: Annotated[str, Meta(description="may be shown to the actor: no values, no thresholds, nobody else")]
+    attribution: Annotated[float, Meta(description="sum of the family's shares of the margin, in the output space")]
+    standard_error: Annotated[
+        float | None,
+        Meta(description="of an estimated attribution, an upper bound: the sum of the family's; null when it is exact"),
+    ] = None
+    feature: Annotated[str, Meta(description="view:feature, the strongest of the family")]
+    value: float | None
+    age_ms: Annotated[int | None, Meta(description="as-of time minus the time of the newest event in the value")]
+    status: Status
+    features: Annotated[
+        list[ReasonFeature],
+        Meta(description="the strongest of the family: those that moved the margin furthest in the reason's direction"),
+    ]
+    features_rest: Annotated[
+        float, Meta(description="attributions of features + features_rest = attribution of the reason")
+    ]
+
+
 class FeatureReading(Struct, frozen=True, kw_only=True):
-    """One feature as it was read; `attribution` is its share of the margin."""
+    """One feature as it was read; `attribution` is its share of the margin, `family` the reason that it belongs to."""
 
     feature: str
+    family: str
     value: float | None
     age_ms: int | None
     status: Status
@@ -155,7 +184,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     base_value: Annotated[
         float | None, Meta(description="base_value + attributions of reasons + attributions_rest = margin")
     ]
-    attributions_rest: Annotated[float | None, Meta(description="sum of the attributions that reasons do not list")]
+    attributions_rest: Annotated[float | None, Meta(description="sum of the attributions of all other families")]
     output_space: Annotated[
         str | None,
         Meta(description="unit of base value and attributions: log_odds, raw_margin, probability or value"),

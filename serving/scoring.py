@@ -234,7 +234,7 @@ def _explained(served: ServedModel, matrix: Floats, readings: record.Readings, e
     if explain == "none":
         return record.UNEXPLAINED
     explanation = served.model.explain(matrix, EXPLAIN_DEADLINE_MS)
-    return record.explained(explanation, readings, full=explain == "full")
+    return record.explained(explanation, readings, served.reasons, full=explain == "full")
 
 
 def _decision(scored: _Scored, identity: Identity, degraded: list[Degradation], latency: Latency) -> Decision:

@@ -102,7 +102,6 @@ def import_(
     """
     from actor_risk.model_import import labelled_rows, read_expected, read_rows, registry_of
     from materialize.online import read_plan
-    from models import ModelStore
     from models.importing import ImportSpec, features_of, import_model
     from models.manifest import Service
 
@@ -130,7 +129,7 @@ def import_(
         rows = labelled_rows(store, here, service, refs, _ROWS_MAX) if expected is None else expected.rows
     done = import_model(content, spec, read, rows, expected)
     console().print(_check_table(done.report.checks))
-    bundles = ModelStore(here.models)
+    bundles = here.model_store()
     version = bundles.publish(done.draft)
     click.echo(f"published {spec.model_name} {version}")
     if alias is not None:
@@ -183,9 +182,7 @@ def check(
 @models.command("list")
 def list_() -> None:
     """Every model, with its aliases and versions."""
-    from models import ModelStore
-
-    store = ModelStore(home().models)
+    store = home().model_store()
     table = Table("model", "versions", "aliases", box=None)
     for model in store.models():
         aliases = ", ".join(f"{alias} = {version}" for alias, version in sorted(store.aliases(model).items()))
@@ -197,9 +194,9 @@ def list_() -> None:
 @click.argument("model")
 def show(model: str) -> None:
     """One model: its versions with what they are and how good, its aliases, and how these changed."""
-    from models import BundleNotFoundError, ModelStore
+    from models import BundleNotFoundError
 
-    store, shown = ModelStore(home().models), console()
+    store, shown = home().model_store(), console()
     versions = store.versions(model)
     if not versions:
         raise BundleNotFoundError(f"there is no model {model!r}: there are {', '.join(store.models()) or 'none'}")
@@ -236,17 +233,17 @@ def show(model: str) -> None:
 @click.argument("name")
 @click.argument("version")
 @click.option("--by", default=getpass.getuser, help="Who or what decides it. Default: you.")
-def alias(model: str, name: str, version: str, by: str) -> None:
+@click.option("--instead-of", metavar="VERSION", help="Only if the alias points at this version until then.")
+def alias(model: str, name: str, version: str, by: str, instead_of: str | None) -> None:
     """Point alias NAME of MODEL at VERSION, from one moment to the next; the change is kept in the history.
 
-    The version is proven intact first. Servers take it when they load: name the version in `user_config`, or restart.
+    The version is proven intact first. If somebody else changes the alias meanwhile, nothing happens but a message.
+    Servers take it when they load: name the version in `user_config`, or restart.
 
     \b
       actor-risk models alias ad_click_risk champion 0123456789abcdef
     """
-    from models import ModelStore
-
-    ModelStore(home().models).set_alias(model, name, version, at_ms=now_ms(), by=by)
+    home().model_store().set_alias(model, name, version, at_ms=now_ms(), by=by, instead_of=instead_of)
     click.echo(f"{name} of {model} is {version}")
 
 

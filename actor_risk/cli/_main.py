@@ -23,6 +23,7 @@ COMMANDS = {
     "models": ("_bundles", "Import a model, look at models and versions, set aliases."),
     "serve": ("_serving", "Run the scoring application."),
     "score": ("_serving", "Ask a running scoring application."),
+    "explain": ("_explain", "Show why: bars here, or shap's waterfall and beeswarm as a picture."),
     "audit": ("_audit", "Compute served features again from history, and compare."),
 }
 
@@ -97,6 +98,7 @@ def main() -> None:
       actor-risk models list             what there is; import one made elsewhere
       actor-risk serve                   the HTTP endpoint (leave it running)
       actor-risk score --help            ask it
+      actor-risk explain --help          why: decisions and models, as bars or pictures
       actor-risk audit --help            served features, computed again from history
 
     Everything is kept below .local/ (ACTOR_RISK_HOME). With KAFKA_BOOTSTRAP_SERVERS set, events go through Kafka,

@@ -176,10 +176,21 @@ class ServiceView:
 
 
 @dataclass(frozen=True)
+class ReasonFamily:
+    """One reason that the service's tags name: its code, its texts for analysts and for the actor."""
+
+    name: str
+    code: str
+    analyst: str
+    actor: str
+
+
+@dataclass(frozen=True)
 class ServiceDefinition:
     """A feature service: the views to read, the on-demand functions to run, and the features to give, in order.
 
     features: (view name, field). fingerprint: hex, changes with the meaning or order of what the service gives.
+    families: for each feature the name of its reason, or "". Wording is no meaning: it changes no fingerprint.
     """
 
     name: str
@@ -187,6 +198,8 @@ class ServiceDefinition:
     on_demand: tuple[OnDemandView, ...]
     features: tuple[tuple[str, FeatureField], ...]
     fingerprint: str
+    reasons: tuple[ReasonFamily, ...] = ()
+    families: tuple[str, ...] = ()
 
 
 def identities_of(columns: Columns) -> Hashes:

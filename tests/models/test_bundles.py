@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,6 @@ from onnx import TensorProto, helper
 
 import models
 from models import (
-    AliasChange,
     BundleCorruptError,
     BundleNotFoundError,
     Feature,
@@ -25,7 +23,6 @@ from models import (
     InputError,
     ModelStore,
     Thresholds,
-    UnsafeNameError,
     UnsupportedModelError,
 )
 from models.export import export_trees
@@ -72,15 +69,6 @@ def test_a_vector_of_another_width_is_refused(tmp_path: Path) -> None:
     store, version, _ = published(tmp_path)
     with pytest.raises(InputError, match="reads 2 features"):
         store.load(MODEL, version).vector(np.zeros((1, 3)))
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 9])
-def test_top_reasons_are_the_largest_shares_without_zeros(tmp_path: Path, count: int) -> None:
-    store, version, _ = published(tmp_path)
-    shares, values = np.array([0.5, -2.0]), np.array([7.0, np.nan])
-    reasons = store.load(MODEL, version).top_reasons(shares, values, count)
-    assert [(r.code, r.attribution) for r in reasons] == [("DEVICE_AGE", -2.0), ("IP_CLICKS_1H", 0.5)][:count]
-    assert store.load(MODEL, version).top_reasons(np.zeros(2), values, count) == ()
 
 
 def test_reason_codes_come_from_the_feature_reference() -> None:
@@ -251,7 +239,7 @@ def test_a_classifier_that_would_review_everyone_is_not_published(tmp_path: Path
 
 def test_publishing_leaves_nothing_but_the_version(tmp_path: Path) -> None:
     store, version, directory = published(tmp_path)
-    assert sorted(path.name for path in directory.parent.iterdir()) == [".lock", version]
+    assert [path.name for path in directory.parent.iterdir()] == [version]
     assert store.models() == [MODEL]
 
 
@@ -262,84 +250,36 @@ def test_publishing_over_a_damaged_version_says_so(tmp_path: Path) -> None:
         store.publish(draft())
 
 
-def test_an_alias_points_at_its_last_version_and_keeps_its_history(tmp_path: Path) -> None:
-    store, first, _ = published(tmp_path)
-    second = store.publish(draft(high=3.0))
-    store.set_alias(MODEL, "champion", first, at_ms=1, by="trainer")
-    store.set_alias(MODEL, "challenger", second, at_ms=2, by="trainer")
-    store.set_alias(MODEL, "champion", second, at_ms=3, by="on call")
-    assert store.aliases(MODEL) == {"champion": second, "challenger": second}
-    assert store.load(MODEL).version == second
-    assert store.history(MODEL)[0] == AliasChange("champion", first, 1, "trainer")
-    assert [change.at_ms for change in store.history(MODEL)] == [1, 2, 3]
-
-
-def test_aliases_set_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
-    store, version, _ = published(tmp_path)
-    with ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(store.set_alias, MODEL, f"alias-{i}", version, at_ms=i, by="t") for i in range(24)]
-        [job.result() for job in jobs]
-    assert len(store.history(MODEL)) == len(store.aliases(MODEL)) == 24
-
-
-def test_a_failed_change_of_an_alias_keeps_the_old_file(tmp_path: Path) -> None:
-    store, version, directory = published(tmp_path)
-    store.set_alias(MODEL, "champion", version, at_ms=1, by="t")
-    before = (directory.parent / "aliases.json").read_bytes()
-    with pytest.raises(BundleNotFoundError, match="no version"):
-        store.set_alias(MODEL, "champion", "0" * 16, at_ms=2, by="t")
-    assert (directory.parent / "aliases.json").read_bytes() == before
-
-
 def test_an_alias_never_points_at_a_damaged_version(tmp_path: Path) -> None:
     store, version, directory = published(tmp_path)
     (directory / "golden.parquet").write_bytes(b"")
     with pytest.raises(BundleCorruptError):
         store.set_alias(MODEL, "champion", version, at_ms=1, by="t")
+    assert store.history(MODEL) == []
 
 
 def test_damaged_aliases_are_named(tmp_path: Path) -> None:
-    store, _, directory = published(tmp_path)
+    store, version, directory = published(tmp_path)
     (directory.parent / "aliases.json").write_text("[{]")
     with pytest.raises(BundleCorruptError, match=r"aliases\.json is damaged"):
         store.aliases(MODEL)
-
-
-def test_an_unknown_alias_or_model_is_named_with_what_there_is(tmp_path: Path) -> None:
-    store, version, _ = published(tmp_path)
+    (directory.parent / "aliases.json").unlink()
     store.set_alias(MODEL, "champion", version, at_ms=1, by="t")
-    with pytest.raises(BundleNotFoundError, match="champion"):
-        store.load(MODEL, "challenger")
-    with pytest.raises(BundleNotFoundError):
-        store.load("unknown")
-
-
-@pytest.mark.parametrize("name", ["..", "../x", "a/b", "", ".hidden", "UPPER", "a" * 65, "x\n", "a\0b", "~"])
-def test_names_that_could_leave_the_store_are_refused(tmp_path: Path, name: str) -> None:
-    store, version, _ = published(tmp_path)
-    for attempt in (
-        lambda: store.load(name),
-        lambda: store.load(MODEL, name),
-        lambda: store.set_alias(MODEL, name, version, at_ms=1, by="t"),
-        lambda: store.set_alias(MODEL, "champion", name, at_ms=1, by="t"),
-        lambda: store.publish(draft(name)),
-    ):
-        with pytest.raises(UnsafeNameError):
-            attempt()
-
-
-def test_an_empty_store_has_no_models(tmp_path: Path) -> None:
-    assert ModelStore(tmp_path / "none").models() == []
+    (directory.parent / "aliases" / "00000001.json").write_text("{")
+    with pytest.raises(BundleCorruptError, match=r"00000001\.json is damaged"):
+        store.aliases(MODEL)
 
 
 def test_the_public_names_are_these() -> None:
     assert sorted(models.__all__) == [
         "AliasChange",
+        "AliasMovedError",
         "Bundle",
         "BundleCorruptError",
         "BundleDraft",
         "BundleError",
         "BundleNotFoundError",
+        "CHALLENGER",
         "CHAMPION",
         "Explainer",
         "Explanation",
@@ -349,19 +289,26 @@ def test_the_public_names_are_these() -> None:
         "GoldenMismatchError",
         "InputError",
         "Manifest",
+        "Meaning",
         "Metrics",
         "ModelCard",
         "ModelError",
         "ModelStore",
         "OperatingPoint",
         "Reason",
+        "ReasonIndex",
+        "ReasonText",
+        "Reasons",
+        "SHADOW",
         "Scorer",
         "Scores",
         "Service",
+        "StoreUnavailableError",
         "Thresholds",
         "TrainingData",
         "TrainingError",
         "UnsafeNameError",
         "UnsupportedModelError",
+        "UnsupportedStoreError",
     ]
     assert all(hasattr(models, name) for name in models.__all__)

@@ -3,6 +3,7 @@
 <home>/data/        history in Parquet, labels, profiles       ACTOR_RISK_DATA
 <home>/registry.db  the Feast registry
 <home>/models/      bundles
+<home>/reports/     what training found out about each model, HTML and JSON
 <home>/valkey/      the embedded server                        REDIS_URL instead
 <home>/logs/        output of what runs in the background
 <home>/stream/      what stream commands and their workers say of themselves
@@ -52,6 +53,10 @@ class Home:
     @property
     def models(self) -> Path:
         return self.root / "models"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
 
     @property
     def logs(self) -> Path:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from actor_risk.errors import ActorRiskError
 from materialize.online import read_plan
 from models import CHAMPION, ModelStore
+from models.report import write_report
 from models.train import TrainedModel, TrainSettings, publish_trained, train
 from models.training_set import TrainingSet
 
@@ -52,6 +53,7 @@ class Published:
     trained: TrainedModel
     version: str
     rows: int
+    report: Path | None = None
 
 
 def build_training_set(store: FeatureStore, recipe: Recipe, data: Path, rows_max: int | None) -> TrainingSet:
@@ -84,8 +86,10 @@ def train_and_publish(
     models: Path,
     settings: TrainSettings,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    reports: Path | None = None,
 ) -> Published:
-    """Train, publish the bundle, and make it the champion.
+    """Train, publish the bundle, and make it the champion; below `reports`, if given, write what was found out.
 
     Raises what `models.train` raises: TrainingError, ExportMismatchError.
     """
@@ -98,8 +102,11 @@ def train_and_publish(
         service=recipe.service,
         service_fingerprint=read_plan(store, recipe.service).fingerprint,
     )
+    report = None
+    if reports is not None:
+        report = write_report(bundles.load(recipe.model, version), training_set, reports / recipe.model)
     bundles.set_alias(recipe.model, CHAMPION, version, at_ms=time.time_ns() // 1_000_000, by="actor-risk train")
-    return Published(trained, version, len(training_set.labels))
+    return Published(trained, version, len(training_set.labels), report)
 
 
 def _labels(path: Path, rows_max: int | None) -> tuple[pd.DataFrame, float]:

@@ -30,8 +30,8 @@ def _quality(report: Report) -> Iterator[str]:
     gap = abs(quality.mean_score - (quality.base_rate.value or 0.0))
     if not low <= quality.mean_score <= high and gap > _CALIBRATION_RATIO * (quality.base_rate.value or 0.0):
         yield (
-            f"The mean score {quality.mean_score:.3f} lies outside of the base rate's interval {low:.3f} to {high:.3f}: a "
-            "score is not a probability here; calibrate, or see whether the base rate moved."
+            f"The mean score {quality.mean_score:.3f} is outside of the base rate's interval {low:.3f} to {high:.3f}: "
+            "a score is not a probability here; calibrate, or see whether the base rate moved."
         )
 
 

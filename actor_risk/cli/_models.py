@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from actor_risk.cli._shared import console, home, progress_bar
 
@@ -85,12 +85,15 @@ def _settings(config: Path | None, model: str, options: dict[str, Any], known: d
 
 
 def _show(done: dict[str, Published], shown: Console) -> None:
-    table = Table("model", "version", "rows", "ROC AUC", "PR AUC", "base rate", "review", "block", box=None)
+    version = Column("version", no_wrap=True, min_width=16)
+    table = Table("model", version, "rows", "ROC AUC", "PR AUC", "base rate", box=None)
     for name, published in done.items():
-        metrics, thresholds = published.trained.metrics, published.trained.thresholds
-        figures = (metrics.roc_auc, metrics.pr_auc, metrics.base_rate, thresholds.review, thresholds.block)
+        metrics = published.trained.metrics
+        figures = (metrics.roc_auc, metrics.pr_auc, metrics.base_rate)
         table.add_row(name, published.version, f"{published.rows:,}", *(f"{figure:.3f}" for figure in figures))
     shown.print(table)
     for name, published in done.items():
-        shown.print(f"{name}: {published.trained.calibration}")
+        thresholds = published.trained.thresholds
+        shown.print(f"{name}: review from {thresholds.review:.3f}, block from {thresholds.block:.3f}")
+        shown.print(f"  calibration: {published.trained.calibration}", soft_wrap=True)
         shown.print(f"  report: {published.report}", soft_wrap=True)

@@ -22,6 +22,7 @@ _TENTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _RANK_COLOURS = 9
 _ROW_HEIGHT = 26
 _SWARM_STEP = 2.6
+_MOMENT_WIDTH = 100
 
 
 def roc_chart(curve: Curve, thresholds: Sequence[Confusion]) -> str:
@@ -103,6 +104,7 @@ def score_chart(bins: Sequence[ScoreBin], thresholds: Sequence[Confusion]) -> st
 def span_chart(spans: Sequence[SpanRow]) -> str:
     start, end = spans[0].start_ms, spans[-1].end_ms
     plot = Plot(920, 74, (start, end), (0, 1), "The three spans of time", left=8, right=8, top=8, bottom=26)
+    told_to = 0.0
     for place, span in enumerate(spans):
         told = (
             f"{span.name}: {moment(span.start_ms)} to {moment(span.end_ms)}, {span.rows:,} rows, "
@@ -111,7 +113,9 @@ def span_chart(spans: Sequence[SpanRow]) -> str:
         plot.bar(span.start_ms, span.end_ms, 0, 1, f"span{place}", told)
         middle = (plot.at_x(span.start_ms) + plot.at_x(span.end_ms)) / 2
         plot.text(middle, plot.at_y(0.5) + 4, span.name, "onbar mid")
-        plot.text(plot.at_x(span.start_ms), plot.height - 9, moment(span.start_ms), "tick")
+        if plot.at_x(span.start_ms) - told_to > 0 and plot.at_x(end) - plot.at_x(span.start_ms) > 2 * _MOMENT_WIDTH:
+            plot.text(plot.at_x(span.start_ms), plot.height - 9, moment(span.start_ms), "tick")
+            told_to = plot.at_x(span.start_ms) + _MOMENT_WIDTH
     plot.text(plot.width - plot.right, plot.height - 9, moment(end), "tick end")
     return plot.svg()
 
@@ -147,7 +151,7 @@ def swarm_chart(explained: Explanations) -> str:
     pad = (high - low) * 0.03
     height = _ROW_HEIGHT * len(explained.swarms) + 52
     plot = Plot(
-        520,
+        440,
         height,
         (low - pad, high + pad),
         (len(explained.swarms), 0),
@@ -159,6 +163,7 @@ def swarm_chart(explained: Explanations) -> str:
     plot.axes(f"attribution, {explained.output_space} (right: towards 1)", "", round_ticks(low, high, 6))
     plot.segment(0, 0, 0, len(explained.swarms), "zero")
     for place, swarm in enumerate(explained.swarms):
+        plot.bar(low - pad, high + pad, place, place + 1, "row", swarm.ref)
         _swarm(plot, swarm, plot.at_y(place + 0.56))
     return plot.svg()
 

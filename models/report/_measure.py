@@ -40,7 +40,7 @@ _DAY_MS = 86_400_000
 _PERIODS_MS = tuple(hours * 3_600_000 for hours in (24, 12, 6, 3, 1))
 _PERIODS_MIN, _PERIODS_MAX = 6, 90
 _CURVE_POINTS_MAX = 300
-_RELIABILITY_BINS, _SCORE_BINS = 10, 40
+_RELIABILITY_BINS, _RELIABILITY_ROWS_MIN, _SCORE_BINS = 10, 25, 40
 _EXPLAINED_ROWS, _SWARMS = 400, 14
 _VALUES_MAX, _SLICE_ROWS_MIN = 12, 30
 
@@ -155,12 +155,21 @@ def _thinned(x: Floats, y: Floats, thresholds: Floats) -> Curve:
 
 
 def _reliability(labels: NDArray[np.int8], scores: Floats) -> list[ReliabilityBin]:
-    """Bins of about as many rows each; rows of one score stay together."""
-    edges = np.unique(np.quantile(scores, np.arange(1, _RELIABILITY_BINS) / _RELIABILITY_BINS))
+    """Between the tenths of the rows and the tenths of the score, so that rare scores show too; a bin of few rows is
+    joined with the next one. Rows of one score stay together."""
+    tenths = np.arange(1, _RELIABILITY_BINS) / _RELIABILITY_BINS
+    edges = np.unique(np.append(np.quantile(scores, tenths), tenths))
     place = np.searchsorted(edges, scores, side="left")
+    counts = np.bincount(place, minlength=edges.size + 1)
+    bins, waiting = np.zeros(edges.size + 1, np.int64), 0
+    for number in range(edges.size):
+        waiting += int(counts[number])
+        is_full = waiting >= _RELIABILITY_ROWS_MIN and counts[number + 1 :].sum() >= _RELIABILITY_ROWS_MIN
+        bins[number + 1] = bins[number] + is_full
+        waiting = 0 if is_full else waiting
     found = []
-    for number in np.unique(place):
-        part = place == number
+    for number in np.unique(bins[place]):
+        part = bins[place] == number
         count, positives = int(part.sum()), int(labels[part].sum())
         low, high, mean = float(scores[part].min()), float(scores[part].max()), float(scores[part].mean())
         found.append(ReliabilityBin(low, high, count, positives, mean, share_of(positives, count)))
@@ -290,7 +299,7 @@ def _grouped(rows: _Rows) -> dict[str, NDArray[np.object_]]:
             found[name] = np.where(values == "", "(missing)", values)
         else:
             seen = np.isin(values.astype(str), np.unique(values[rows.fit].astype(str)))
-            found[name] = np.where(seen, "seen in the fit span", "new").astype(object)
+            found[name] = np.where(seen, "seen before", "new").astype(object)
     views = [ref.partition(":")[0] for ref in rows.given.refs]
     for view in sorted(set(views)):
         columns = [place for place, name in enumerate(views) if name == view]

@@ -142,7 +142,7 @@ def _calibration(report: Report) -> str:
         if part.negatives or part.positives
     )
     return (
-        f"<p>{escape(report.calibration)}.</p>"
+        f"<p>{escape(report.calibration[:1].upper() + report.calibration[1:])}.</p>"
         + _two(
             figure(
                 "Reliability: on the line, a score means what it says", charts.reliability_chart(report.reliability)
@@ -172,8 +172,8 @@ def _thresholds(report: Report) -> str:
             f"{row.false_positives:,}",
             f"{row.false_negatives:,}",
             f"{row.true_negatives:,}",
-            f"{percent(row.precision.value)} ({_between(row.precision, 3)})",
-            f"{percent(row.recall.value)} ({_between(row.recall, 3)})",
+            share(row.precision),
+            share(row.recall),
             number(row.per_day, 1),
         )
         for row in report.thresholds
@@ -268,11 +268,11 @@ def _slices(report: Report) -> str:
             part.group,
             part.value,
             f"{part.rows:,}",
-            f"{percent(part.base_rate.value)} ({_between(part.base_rate, 3)})",
+            share(part.base_rate),
             number(part.mean_score, 4),
             f"{number(part.roc_auc.value, 3)} ({_between(part.roc_auc, 3)})",
-            f"{percent(part.review_precision.value)} ({_between(part.review_precision, 3)})",
-            f"{percent(part.review_recall.value)} ({_between(part.review_recall, 3)})",
+            share(part.review_precision),
+            share(part.review_recall),
         )
         for part in report.slices
     )
@@ -292,9 +292,9 @@ def _features(report: Report) -> str:
             number(row.importance, 4),
             percent(row.missing_fit),
             percent(row.missing_test),
-            number(row.low, 3),
-            number(row.median, 3),
-            number(row.high, 3),
+            rounded(row.low),
+            rounded(row.median),
+            rounded(row.high),
             number(row.psi, 3),
         )
         for row in report.features
@@ -362,6 +362,20 @@ def number(value: float | None, digits: int) -> str:
 
 def percent(value: float | None) -> str:
     return _DASH if value is None else f"{value:.1%}"
+
+
+def rounded(value: float | None) -> str:
+    """A value of a feature: four significant digits."""
+    if value is None:
+        return _DASH
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
+
+
+def share(interval: Interval) -> str:
+    """A share with its interval, all in per cent."""
+    if interval.value is None or interval.low is None or interval.high is None:
+        return _DASH
+    return f"{interval.value:.1%} ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
 
 
 def _kind(place: int, texts: int) -> str:

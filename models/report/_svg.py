@@ -83,10 +83,11 @@ class Plot:
         )
 
     def bar(self, x0: float, x1: float, y0: float, y1: float, kind: str, told: str) -> None:
-        left, right, top, bottom = self.at_x(x0), self.at_x(x1), self.at_y(max(y0, y1)), self.at_y(min(y0, y1))
+        left, right = self.at_x(x0), self.at_x(x1)
+        top, bottom = sorted((self.at_y(y0), self.at_y(y1)))
         self.parts.append(
             f'<rect class="{kind}" x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 0.5):.1f}" '
-            f'height="{max(bottom - top, 0):.1f}"><title>{escape(told)}</title></rect>'
+            f'height="{bottom - top:.1f}"><title>{escape(told)}</title></rect>'
         )
 
     def segment(self, x0: float, y0: float, x1: float, y1: float, kind: str) -> None:

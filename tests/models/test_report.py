@@ -137,7 +137,7 @@ def test_parts_of_the_test_span_add_up_to_it(report: Report) -> None:
         by_group[part.group] = by_group.get(part.group, 0) + part.rows
     assert by_group == {"os": whole, "advertiser_id": whole}
     assert {part.value for part in report.slices if part.group == "os"} == {"android", "<ios>", "(missing)"}
-    assert {part.value for part in report.slices if part.group == "advertiser_id"} == {"new", "seen in the fit span"}
+    assert {part.value for part in report.slices if part.group == "advertiser_id"} == {"new", "seen before"}
 
 
 def test_attributions_are_those_of_the_bundle_and_rank_the_features(bundle: Bundle, report: Report) -> None:

@@ -21,7 +21,7 @@ demo: $(INSTALLED)
 	@$(BIN)/actor-risk demo $(if $(ONCE),--once) $(if $(EVENTS),--events $(EVENTS))
 
 test: check
-	$(BIN)/pytest -m "not soak"
+	$(BIN)/pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@
 <home>/reports/     what training found out about each model, HTML and JSON
 <home>/valkey/      the embedded server                        REDIS_URL instead
 <home>/logs/        output of what runs in the background
+<home>/backfill/    manifests and reports of backfills
+<home>/decisions/   the decision log                           ACTOR_RISK_DECISIONS
 <home>/stream/      what stream commands and their workers say of themselves
 """
 
@@ -23,6 +25,9 @@ from materialize.stream import EventLog, log_settings, open_event_log
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+DECISIONS = "decisions"
+"""The decision log's folder below the home, unless it is elsewhere."""
+
 
 @dataclass(frozen=True)
 class Home:
@@ -31,6 +36,7 @@ class Home:
     root: Path
     feature_repo: Path
     data: Path
+    decisions: Path
     given_redis_url: str | None
     kafka_servers: str | None
 
@@ -42,6 +48,7 @@ class Home:
             root=root,
             feature_repo=Path(environ.get("ACTOR_RISK_FEATURE_REPO") or "feature_repo").absolute(),
             data=Path(environ.get("ACTOR_RISK_DATA") or root / "data").absolute(),
+            decisions=Path(environ.get("ACTOR_RISK_DECISIONS") or root / DECISIONS).absolute(),
             given_redis_url=environ.get("REDIS_URL") or None,
             kafka_servers=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         )
@@ -61,6 +68,10 @@ class Home:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def backfill(self) -> Path:
+        return self.root / "backfill"
 
     @property
     def stream(self) -> Path:
@@ -95,6 +106,7 @@ class Home:
             "ACTOR_RISK_HOME": str(self.root),
             "ACTOR_RISK_FEATURE_REPO": str(self.feature_repo),
             "ACTOR_RISK_DATA": str(self.data),
+            "ACTOR_RISK_DECISIONS": str(self.decisions),
             "REDIS_URL": self.redis_url(),
         }
         return found if self.kafka_servers is None else {**found, "KAFKA_BOOTSTRAP_SERVERS": self.kafka_servers}

@@ -1,7 +1,8 @@
-"""Training sets: point-in-time windows through Feast's own call, beside DuckDB and a loop in pandas.
+"""Training sets, tiles and batch rows from Parquet.
 
-Each contender runs in a process of its own, in turn, on the same Parquet files; reading them counts, starting Python
-does not. Before anything is reported, the values of all three are compared.
+Training sets: point-in-time windows through Feast's own call, beside DuckDB and a loop in pandas. Each contender runs
+in a process of its own, in turn, on the same Parquet files; reading them counts, starting Python does not. Before
+anything is reported, the values of all three are compared. Tiles and rows are in `tile_rows` and `batch_rows`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.bars import Bar, Findings
+from bench.batch_rows import batch_bars, batch_findings
 from bench.report import report
+from bench.tile_rows import tile_bars, tile_findings
 from bench.timing import rounded, same_values
 from bench.training import is_known, our_values, pandas_values, write_world
 
@@ -40,17 +43,20 @@ class Run:
 
 
 def run(as_json: bool) -> None:
-    """Compare and time the training set, then twice the events."""
+    """Compare and time the training set, then twice the events; then the backfill of tiles and of batch rows."""
     is_short = "--short" in sys.argv
     events, rows = (200_000, 20_000) if is_short else (2_000_000, 200_000)
     with tempfile.TemporaryDirectory() as folder:
         found = _training_set(Path(folder), events, rows)
+        found |= tile_findings(Path(folder) / "tiles", is_short) | batch_findings(Path(folder) / "rows", is_short)
     figures = found.figures
     bars = [
         Bar("duckdb_speedup", rounded(figures["duckdb_s"] / figures["pit_s"]), 3),
         Bar("pandas_speedup", rounded(figures["pandas_s"] / figures["pit_s"]), 100),
         Bar("peak_gib", figures["peak_gib"], 4, at_most=True),
         Bar("scaling", figures["scaling"], 2.2, at_most=True),
+        *tile_bars(figures),
+        *batch_bars(figures),
     ]
     report("backfill-short" if is_short else "backfill", found.as_report(bars), as_json)
 

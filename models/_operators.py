@@ -5,7 +5,7 @@ https://onnx.ai/onnx/operators/. Where their text leaves room, ONNX Runtime is f
 
 - a missing value (NaN) goes to the true side when the node tracks missing values there, else every comparison with it
   is false; except `!=`, which is true for NaN whatever the node says;
-- a set of members from 0 to 30, at most 30 of them, is compared exactly; any other set by the integer part of the value.
+- a set of members from 0 to 30, at most 30 of them, is compared exactly; any other by the value's integer part.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Longs = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """A set of values that a node tests, ascending. `by_integer_part`: of the value without what is behind the point."""
+    """A set of values that a node tests, ascending. `by_integer_part`: of what stands before the point."""
 
     values: tuple[float, ...]
     by_integer_part: bool
@@ -85,6 +85,18 @@ class Nodes:
 def tree_operators(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """The nodes of the graph that are tree ensembles."""
     return [node for node in graph.node if node.domain == _ML_DOMAIN and node.op_type in TREE_OPERATORS]
+
+
+def check_nodes(operator: onnx.NodeProto, width: int) -> None:
+    """Raises UnsupportedModelError unless the nodes are trees, without loops, of features below `width`."""
+    nodes = read_nodes(operator)
+    inner = ~nodes.is_leaf
+    below = np.concatenate([nodes.left[inner], nodes.right[inner], nodes.roots])
+    below = below[inner[below]]
+    if np.unique(below).size != below.size:  # whoever has one parent, and a root none, is in no loop with a root
+        raise UnsupportedModelError("the graph's nodes share children or form a loop: they must be trees")
+    if not np.all((nodes.feature[inner] >= 0) & (nodes.feature[inner] < width)):
+        raise UnsupportedModelError(f"a node reads a feature that is not among the {width} of the input: export again")
 
 
 def read_nodes(operator: onnx.NodeProto) -> Nodes:
@@ -154,20 +166,20 @@ def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
     if len(number) != len(names):
         raise UnsupportedModelError("two nodes of a tree have the same number: export the model again")
     inner = modes != _LEAF_MODE
-    sides = [
-        np.array([number[tree, child] if split else 0 for (tree, _), child, split in zip(names, a[key], inner, strict=True)])
-        for key in ("nodes_truenodeids", "nodes_falsenodeids")
-    ]
+    true, false = (_children(names, number, a[key], inner) for key in ("nodes_truenodeids", "nodes_falsenodeids"))
     nodes = _compared(
         modes,
         np.asarray(_either(a, "nodes_values"), np.float64),
         np.asarray(_given(a, "nodes_missing_value_tracks_true", np.zeros(modes.size)), np.bool_),
-        *sides,
+        true,
+        false,
         {},
     )
     trees = np.array([tree for tree, _ in names])
     hitrate = _either(a, "nodes_hitrates")
-    value, base = _weights(kind, a, [number[name] for name in zip(a[f"{kind}_treeids"], a[f"{kind}_nodeids"], strict=True)], modes.size)
+    value, base = _weights(
+        kind, a, [number[name] for name in zip(a[f"{kind}_treeids"], a[f"{kind}_nodeids"], strict=True)], modes.size
+    )
     nodes = replace(
         nodes,
         roots=np.flatnonzero(np.append(True, trees[1:] != trees[:-1])),  # the first node of a tree is its root
@@ -179,6 +191,12 @@ def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
         leaf_order=np.flatnonzero(~inner),
     )
     return _aggregated(nodes, a.get("aggregate_function", _SUM))
+
+
+def _children(names: list[tuple[int, int]], number: dict[tuple[int, int], int], children: Any, inner: Bools) -> Longs:
+    """The positions of the children of each node, 0 at a leaf, from their numbers within the trees."""
+    named = zip(names, children, inner, strict=True)
+    return np.array([number[tree, child] if split else 0 for (tree, _), child, split in named], np.int64)
 
 
 def _weights(kind: str, a: dict[str, Any], leaves: list[int], count: int) -> tuple[Floats, Floats]:
@@ -288,4 +306,3 @@ def _given(a: dict[str, Any], name: str, default: Any) -> Any:
 def _padded(values: Any, leaves: int, dtype: Any) -> Any:
     """Values of the inner nodes, with zeros for the leaves behind them."""
     return np.concatenate([np.asarray(values, dtype), np.zeros(leaves, dtype)])
-

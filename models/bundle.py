@@ -13,7 +13,21 @@ import numpy as np
 from models._arrays import Floats, as_matrix
 from models.admission import MODEL_BYTES_MAX, needs_trial, read_graph
 from models.errors import BundleCorruptError, BundleNotFoundError, InputError, UnsupportedModelError
-from models.explain import Chosen, Explainer, Explanation, SamplingExplainer, explainer_of, is_exact
+from models.explain import (
+    PATH_TREES,
+    Chosen,
+    Explainer,
+    Explanation,
+    InterventionalTrees,
+    Prepared,
+    SamplingExplainer,
+    TreeTables,
+    decode_tables,
+    encode_tables,
+    explainer_of,
+    is_exact,
+    map_tables,
+)
 from models.golden import Golden, decode_background, decode_golden, encode_background, encode_golden
 from models.graph import LOG_ODDS, RAW_MARGIN, VALUE, GraphFacts, facts_of
 from models.manifest import (
@@ -30,7 +44,9 @@ from models.scorer import Scorer, Scores
 from models.trial import try_out
 
 MANIFEST, MODEL, GOLDEN, BACKGROUND = "manifest.json", "model.onnx", "golden.parquet", "background.parquet"
+TABLES = "tables.bin"
 CONTENT_FILES = (MODEL, GOLDEN, BACKGROUND)
+"""What every bundle has. One whose model is trees has TABLES too."""
 _VERSION_DIGITS = 16
 _BASE_VALUE_TOLERANCE, _SINGLE_BASE_VALUE_TOLERANCE = 1e-9, 1e-5
 _SCORE_TOLERANCE = 1e-6
@@ -51,13 +67,14 @@ class Reason:
 class BundleDraft:
     """What a publisher brings: the card, the ONNX graph in the served form (`models.graph`), the background
     float64[B, F] of explanations (after the missing-value policy), and golden rows float64[G, F] as they arrive (NaN:
-    missing)."""
+    missing). `path_dependent`: explain trees by their covers instead of against the background."""
 
     card: ModelCard
     onnx: bytes
     background: Floats
     reference: str
     golden_rows: Floats
+    path_dependent: bool = False
 
 
 class Bundle:
@@ -94,6 +111,16 @@ class Bundle:
             return self._explainer.explain(matrix, deadline_ms)
         return self._explainer.explain(matrix)
 
+    def explain_probability(self, matrix: Floats) -> Explanation:
+        """The same for the probability: base value + attributions = score. Slow: a game for each background row.
+
+        Raises UnsupportedModelError unless the model is trees in log-odds, explained against their background;
+        InputError for another width.
+        """
+        if isinstance(self._explainer, InterventionalTrees | Prepared):
+            return self._explainer.explain_probability(matrix)
+        raise UnsupportedModelError("only trees in log-odds that compare with a background explain a probability")
+
     def top_reasons(self, attributions: Floats, values: Floats, count: int) -> tuple[Reason, ...]:
         """The `count` features of one row with the largest shares by absolute size, largest first; no zero shares.
 
@@ -116,7 +143,7 @@ def build_files(draft: BundleDraft) -> dict[str, bytes]:
     Raises UnsupportedModelError and InputError when the graph, the card and the rows do not fit together.
     """
     refs = [feature.ref for feature in draft.card.features]
-    opened = _open(draft.onnx, draft.background, draft.reference, len(refs))
+    opened = _open(draft.onnx, draft.background, draft.reference, len(refs), path_dependent=draft.path_dependent)
     _check_thresholds(draft.card.thresholds, opened.facts)
     manifest = _manifest(draft.card, opened, draft.reference, {})
     bundle = Bundle(manifest, "", opened.scorer, opened.chosen.explainer)
@@ -129,6 +156,8 @@ def build_files(draft: BundleDraft) -> dict[str, bytes]:
         GOLDEN: encode_golden(golden, refs),
         BACKGROUND: encode_background(draft.background, refs),
     }
+    if opened.chosen.tables is not None:
+        contents[TABLES] = encode_tables(opened.chosen.tables, _made_of(contents))
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     return contents | {MANIFEST: encode_manifest(_manifest(draft.card, opened, draft.reference, hashes))}
 
@@ -146,22 +175,30 @@ def read_bundle(directory: Path, version: str) -> Bundle:
     """
     manifest, contents = verified_contents(directory, version)
     refs = [feature.ref for feature in manifest.features]
-    background = decode_background(contents[BACKGROUND], refs)
+    background = decode_background(bytes(contents[BACKGROUND]), refs)
+    tables = decode_tables(contents[TABLES], _made_of(contents)) if TABLES in contents else None
     try:
-        opened = _open(contents[MODEL], background, manifest.explanation.reference, len(refs))
+        opened = _open(
+            bytes(contents[MODEL]),
+            background,
+            manifest.explanation.reference,
+            len(refs),
+            path_dependent=manifest.explanation.method == PATH_TREES,
+            tables=tables,
+        )
     except UnsupportedModelError as error:
         raise BundleCorruptError(f"{directory.name}/{MODEL} cannot be served: {error}") from error
     _check_agreement(directory, manifest, opened)
     bundle = Bundle(manifest, version, opened.scorer, opened.chosen.explainer)
-    golden = decode_golden(contents[GOLDEN], refs)
+    golden = decode_golden(bytes(contents[GOLDEN]), refs)
     rows = bundle.vector(golden.values)
     golden.check(bundle.score(rows), bundle.explain(rows), single_precision=opened.facts.input_type == "float")
     _check_base_value(manifest.explanation, opened)
     return bundle
 
 
-def verified_contents(directory: Path, version: str) -> tuple[Manifest, Mapping[str, bytes]]:
-    """The manifest and the other files, each with the hash that was published.
+def verified_contents(directory: Path, version: str) -> tuple[Manifest, Mapping[str, bytes | memoryview]]:
+    """The manifest and the other files, each with the hash that was published. The tables are mapped, not read.
 
     Raises BundleNotFoundError and BundleCorruptError.
     """
@@ -169,14 +206,16 @@ def verified_contents(directory: Path, version: str) -> tuple[Manifest, Mapping[
     if version_of(content) != version:
         raise BundleCorruptError(f"{directory.name}/{MANIFEST} is not the manifest of version {version}: publish again")
     manifest = decode_manifest(content)
-    if set(manifest.files) != set(CONTENT_FILES) or manifest.explanation.background != BACKGROUND:
+    if set(manifest.files) - {TABLES} != set(CONTENT_FILES) or manifest.explanation.background != BACKGROUND:
         raise BundleCorruptError(
             f"{directory.name}/{MANIFEST} names the files {sorted(manifest.files)} and the background "
             f"{manifest.explanation.background!r}, a bundle has {sorted(CONTENT_FILES)}: publish again"
         )
-    contents = {name: _read(directory, name) for name in CONTENT_FILES}
-    for name, content in contents.items():
-        if hashlib.sha256(content).hexdigest() != manifest.files[name]:
+    contents: dict[str, bytes | memoryview] = {name: _read(directory, name) for name in CONTENT_FILES}
+    if TABLES in manifest.files:
+        contents[TABLES] = _mapped(directory, TABLES)
+    for name, found in contents.items():
+        if hashlib.sha256(found).hexdigest() != manifest.files[name]:
             raise BundleCorruptError(f"{directory.name}/{name} changed after publishing: restore it or publish again")
     return manifest, contents
 
@@ -243,7 +282,15 @@ def _graph_spec(opened: _Opened) -> GraphSpec:
     )
 
 
-def _open(content: bytes, background: Floats, reference: str, feature_count: int) -> _Opened:
+def _open(
+    content: bytes,
+    background: Floats,
+    reference: str,
+    feature_count: int,
+    *,
+    path_dependent: bool = False,
+    tables: TreeTables | None = None,
+) -> _Opened:
     """1. admit the file, 2. try it out apart unless its parts are known, 3. read the trees, 4. load it."""
     graph = read_graph(content)
     facts = facts_of(graph)
@@ -254,7 +301,14 @@ def _open(content: bytes, background: Floats, reference: str, feature_count: int
     if needs_trial(graph) or not is_exact(graph):
         try_out(content, facts)
     loaded = functools.cache(lambda: Scorer(content))
-    chosen = explainer_of(graph, background, reference, lambda rows: loaded().margin(rows))
+    chosen = explainer_of(
+        graph,
+        background,
+        reference,
+        lambda rows: loaded().margin(rows),
+        path_dependent=path_dependent,
+        tables=tables,
+    )
     return _Opened(facts, loaded(), chosen)
 
 
@@ -272,20 +326,36 @@ def _check_agreement(directory: Path, manifest: Manifest, opened: _Opened) -> No
         )
 
 
+def _made_of(contents: Mapping[str, bytes | memoryview]) -> bytes:
+    """What explanation tables depend on, as one SHA-256."""
+    parts = [hashlib.sha256(contents[name]).digest() for name in (MODEL, BACKGROUND)]
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
 def _read(directory: Path, name: str) -> bytes:
+    path = _checked(directory, name)
+    if path.stat().st_size > MODEL_BYTES_MAX:
+        raise BundleCorruptError(f"{directory.name}/{name} has more than {MODEL_BYTES_MAX:,} bytes: publish again")
+    return path.read_bytes()
+
+
+def _mapped(directory: Path, name: str) -> memoryview:
+    path = _checked(directory, name)
+    if not path.stat().st_size:
+        raise BundleCorruptError(f"{directory.name}/{name} is empty: restore it or publish again")
+    return map_tables(path)
+
+
+def _checked(directory: Path, name: str) -> Path:
+    """The path of a file of the bundle itself: no link, no device, and there."""
     path = directory / name
     if path.is_symlink():
         raise BundleCorruptError(f"{directory.name}/{name} is a link: a bundle holds its own files; publish again")
     if path.exists() and not path.is_file() and not path.is_dir():
         raise BundleCorruptError(f"{directory.name}/{name} is no plain file: restore it or publish again")
-    try:
-        if path.stat().st_size > MODEL_BYTES_MAX:
-            raise BundleCorruptError(f"{directory.name}/{name} has more than {MODEL_BYTES_MAX:,} bytes: publish again")
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise BundleNotFoundError(
-            f"{directory.name} has no file {name}: restore it or publish the model again"
-        ) from error
+    if not path.is_file():
+        raise BundleNotFoundError(f"{directory.name} has no file {name}: restore it or publish the model again")
+    return path
 
 
 def _check_base_value(spec: ExplanationSpec, opened: _Opened) -> None:

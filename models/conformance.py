@@ -6,6 +6,7 @@ in `actor-risk models import`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,19 +73,19 @@ def check_model(
     expected: Expected | None = None,
     target: str | None = None,
     width: int | None = None,
-    replacements: Floats | None = None,
+    replacements: Floats | Sequence[float] | float | None = None,
 ) -> Report:
     """Puts an ONNX file through every check, until one fails that the others build on. Raises nothing of ModelError.
 
     rows         float64[N, F], real ones if there are; those of `expected` by default, else made up
     target       label or index of the class or target that is scored
     width        number of features, for graphs that leave it open
-    replacements float64[F], what a missing value becomes (NaN: it stays missing)
+    replacements float64[F] or one for all, what a missing value becomes (NaN or None: it stays missing)
     """
     run = _Run(content, target, width)
     try:
         run.take_form()
-        run.score(rows, expected, replacements)
+        run.score(rows, expected, np.nan if replacements is None else replacements)
         run.explain()
     except ModelError as error:
         run.fail(str(error))
@@ -137,10 +138,12 @@ class _Run:
         self.onnx = self._served
         self._passed("in ONNX Runtime, on one thread")
 
-    def score(self, rows: Floats | None, expected: Expected | None, replacements: Floats | None) -> None:
+    def score(
+        self, rows: Floats | None, expected: Expected | None, replacements: Floats | Sequence[float] | float
+    ) -> None:
         """Against the original, against the expected scores, alone and in company."""
         assert self.facts is not None
-        self._fill = np.full(self.facts.width, np.nan) if replacements is None else replacements
+        self._fill = np.broadcast_to(np.asarray(replacements, np.float64), self.facts.width)
         if rows is None:
             rows = example_rows(self._model, self.facts, _EXAMPLES) if expected is None else expected.rows
         self._step = "rows"

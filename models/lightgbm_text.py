@@ -87,6 +87,7 @@ def _read_tree(fields: _Fields, scale: float) -> Tree:
     values = [value * scale for value in fields.numbers("leaf_value")]
     # A split that is unfolded repeats its subtrees, whose leaves then share out their rows in an unknown way.
     counts = fields.numbers("leaf_count") if all(split.members or len(split.cuts()) == 2 for split in splits) else []
+    counts = counts if len(counts) == len(values) else []
     counts = counts if splits else [1.0]  # LightGBM says 0 of a tree of one leaf, which all rows come by
     return _grow(splits, values, counts)
 

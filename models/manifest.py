@@ -89,7 +89,7 @@ class ExplanationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """What attributions are measured from: `base_value` is the mean margin of the rows in the file `background`.
 
     `output_space` is the margin's (see `models.graph`), `method` how it is split: exactly (`interventional_trees`,
-    `linear`) or by `sampling`.
+    `path_dependent_trees`, `linear`) or by `sampling`. Path-dependent base values are of the training rows instead.
     """
 
     base_value: float

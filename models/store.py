@@ -19,6 +19,7 @@ import msgspec
 
 from models.bundle import MANIFEST, Bundle, BundleDraft, build_files, read_bundle, verified_contents, version_of
 from models.errors import BundleCorruptError, BundleNotFoundError, UnsafeNameError
+from models.manifest import Manifest
 
 CHAMPION = "champion"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -82,6 +83,13 @@ class ModelStore:
                 "train and publish it, then set the alias"
             )
         return aliases[alias_or_version]
+
+    def manifest(self, model: str, version: str) -> Manifest:
+        """What a version says about itself, its files verified and its graph not loaded.
+
+        Raises BundleNotFoundError, BundleCorruptError, UnsafeNameError.
+        """
+        return verified_contents(self._existing(model, version), version)[0]
 
     def set_alias(self, model: str, alias: str, version: str, *, at_ms: int, by: str) -> None:
         """Points `alias` at `version`, atomically, and appends that to the history.

@@ -16,7 +16,7 @@ FEATURES, MARGIN, SCORE = "features", "margin", "score"
 """Names of the input and the two outputs of every graph that is served."""
 
 TARGET_PROPERTY = "actor_risk.target"
-"""Metadata of a graph: the number of the target or class that `margin` and `score` are of. Absent: 0, or class 1 of 2."""
+"""Metadata of a graph: which of several targets or classes `margin` and `score` are of."""
 COVERS_PROPERTY = "actor_risk.leaf_covers"
 """Metadata of a graph: training rows in each leaf, in the operator's order of leaves, as decimal numbers and spaces."""
 

@@ -187,7 +187,9 @@ class ScoringApp:
         return Response(200 if own.ready else 503, self._encoder.encode(readiness), headers=_NO_STORE)
 
     async def _metrics(self, scope: Scope, _receive: Receive) -> Response:
-        page, content_type = self._telemetry.render(self._service.cards(), header(scope, b"accept") or "")
+        page, content_type = self._telemetry.render(
+            self._service.cards(), self._service.log_counts(), header(scope, b"accept") or ""
+        )
         return Response(200, page, content_type, _NO_STORE)
 
     async def _openapi_json(self, _scope: Scope, _receive: Receive) -> Response:

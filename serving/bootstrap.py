@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 import secrets
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from materialize.stream.open_log import log_settings, open_event_log
 from models.store import ModelStore
 from serving.asgi import ScoringApp
 from serving.clock import Clock
+from serving.decision_files import DecisionFiles, FileLimits
 from serving.events import EventIntake
 from serving.feast_api import FeastApi
 from serving.scoring import ScoringService
@@ -25,6 +29,7 @@ from serving.settings import Settings
 _LOG = logging.getLogger(__name__)
 _MS_PER_S = 1000
 _NS_PER_MS = 1_000_000
+_FILE_NAME_ODD = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,15 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
     )
     log = open_event_log(log_settings(reader.redis_url, settings.kafka_servers))
     _ensure_topics(log)
-    publisher = log.async_publisher()
+    publisher, clock = log.async_publisher(), system_clock()
+    decisions = _decision_log(settings, clock)
 
     async def shut_down() -> None:
         await publisher.close()
         await reader.close()
         await asyncio.to_thread(log.close)
+        if decisions is not None:
+            await asyncio.to_thread(decisions.close)
 
     service = ScoringService(
         reader,
@@ -63,10 +71,11 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         publisher,
         secrets.token_bytes,
         publish_timeout_s=settings.publish_timeout_ms / _MS_PER_S,
+        log=decisions,
     )
     app = ScoringApp(
         service,
-        system_clock(),
+        clock,
         body_bytes_max=settings.body_bytes_max,
         notes=notes,
         shut_down=shut_down,
@@ -74,6 +83,15 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         intake=EventIntake(publisher, settings.ingest_timeout_ms / _MS_PER_S),
     )
     return Server(service, app)
+
+
+def _decision_log(settings: Settings, clock: Clock) -> DecisionFiles | None:
+    """The decision log; None when no decision is to be kept."""
+    if not settings.decision_log_rate:
+        return None
+    writer = f"{_FILE_NAME_ODD.sub('_', socket.gethostname())}-{os.getpid()}-{secrets.token_hex(3)}"
+    limits = FileLimits(folder_bytes_max=settings.decision_log_mib_max << 20)
+    return DecisionFiles(settings.decisions, writer, limits, clock.now_ms, settings.decision_log_rate)
 
 
 def _ensure_topics(log: EventLog) -> None:

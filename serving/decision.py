@@ -90,6 +90,9 @@ class Reason(Struct, frozen=True, kw_only=True):
     age_ms: Annotated[int | None, Meta(description="as-of time minus the time of the newest event in the value")]
     status: Status
     attribution: Annotated[float, Meta(description="share of the margin, in the output space")]
+    standard_error: Annotated[
+        float | None, Meta(description="of the attribution, when it is estimated; null when it is exact")
+    ] = None
 
 
 class FeatureReading(Struct, frozen=True, kw_only=True):
@@ -100,6 +103,7 @@ class FeatureReading(Struct, frozen=True, kw_only=True):
     age_ms: int | None
     status: Status
     attribution: float
+    standard_error: float | None = None
 
 
 class AbsentFeature(Struct, frozen=True):
@@ -143,8 +147,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     ]
     as_of: Annotated[str, Meta(description="the instant that the features were read for, RFC 3339")]
     as_of_ms: Annotated[int, Meta(description="the same in milliseconds since 1970-01-01 UTC")]
-    score: Annotated[float, Meta(description="0 to 1")]
-    margin: Annotated[float, Meta(description="log-odds, before the score's squashing")]
+    score: Annotated[float, Meta(description="0 to 1; of a regression the value itself, in its unit")]
+    margin: Annotated[float, Meta(description="what is explained: log-odds unless `output_space` says otherwise")]
     verdict: Verdict
     thresholds: Thresholds
     reasons: Annotated[list[Reason], Meta(description="strongest attribution first; empty without explanation")]
@@ -152,7 +156,14 @@ class Decision(Struct, frozen=True, kw_only=True):
         float | None, Meta(description="base_value + attributions of reasons + attributions_rest = margin")
     ]
     attributions_rest: Annotated[float | None, Meta(description="sum of the attributions that reasons do not list")]
-    output_space: Annotated[str | None, Meta(description="unit of base value and attributions")]
+    output_space: Annotated[
+        str | None,
+        Meta(description="unit of base value and attributions: log_odds, raw_margin, probability or value"),
+    ]
+    sampled_orders: Annotated[
+        int | None,
+        Meta(description="orders of the features that an estimated explanation rests on; null when it is exact"),
+    ] = None
     reference: Annotated[str | None, Meta(description="what the actor is compared with")]
     feature_statuses: StatusCounts
     features_absent: Annotated[list[AbsentFeature], Meta(description="every feature that is not PRESENT")]

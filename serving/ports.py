@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from materialize.online import FeatureVector, ReadPlan
 from models.explain import Explanation
 from models.manifest import Manifest
 from models.scorer import Scores
+from serving.logged import FeatureLayout, LoggedDecision
 
 Floats = NDArray[np.float64]
 
@@ -62,8 +64,8 @@ class Model(Protocol):
         """Margins and scores, row by row."""
         ...
 
-    def explain(self, matrix: Floats) -> Explanation:
-        """Base value and attributions, row by row."""
+    def explain(self, matrix: Floats, deadline_ms: float | None = None) -> Explanation:
+        """Base value and attributions, row by row; estimates end after about `deadline_ms` milliseconds."""
         ...
 
 
@@ -80,4 +82,39 @@ class Publisher(Protocol):
 
     async def publish(self, topic: str, key: bytes, value: bytes) -> None:
         """Return when the event is acknowledged. Raises whatever the log raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogCounts:
+    """What a decision log has done since it began.
+
+    logged: decisions that are safe in it. dropped_full, dropped_failed: those that it lost, because too many waited, or
+    because one could not be encoded. deleted_files: old files that made room. waiting: taken, and not logged yet.
+    """
+
+    logged: int = 0
+    dropped_full: int = 0
+    dropped_failed: int = 0
+    deleted_files: int = 0
+    waiting: int = 0
+
+
+class DecisionLog(Protocol):
+    """Keeps decisions with what they were made from: `serving.decision_files.DecisionFiles`."""
+
+    def wants(self, decision_id: str) -> bool:
+        """Whether this decision is among those that are kept: always the same answer for the same id."""
+        ...
+
+    def append(self, entry: LoggedDecision, layout: FeatureLayout) -> None:
+        """Take one decision; `layout` names its features. Never waits and never raises: what is lost is counted."""
+        ...
+
+    def counts(self) -> LogCounts:
+        """What has become of the decisions so far."""
+        ...
+
+    def failure(self) -> str | None:
+        """Why decisions are not being kept now; None when they are."""
         ...

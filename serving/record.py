@@ -68,27 +68,30 @@ class Explained:
     attributions_rest: float | None
     output_space: str | None
     reference: str | None
+    sampled_orders: int | None
 
 
-UNEXPLAINED = Explained([], None, None, None, None, None)
+UNEXPLAINED = Explained([], None, None, None, None, None, None)
 
 
 def explained(explanation: Explanation, readings: Readings, *, full: bool) -> Explained:
     """The record's part for the first row of an explanation; `full` lists every feature beside the reasons."""
     attributions = explanation.attributions[0]
+    errors = None if explanation.standard_errors is None else explanation.standard_errors[0]
     places = strongest(attributions, TOP_REASONS)
     return Explained(
-        reasons=reasons(readings, attributions, places),
-        features=all_readings(readings, attributions) if full else None,
+        reasons=reasons(readings, attributions, errors, places),
+        features=all_readings(readings, attributions, errors) if full else None,
         base_value=float(explanation.base_value),
         attributions_rest=float(np.delete(attributions, places).sum()),
         output_space=explanation.output_space,
         reference=explanation.reference,
+        sampled_orders=None if explanation.pairs is None else 2 * int(explanation.pairs[0]),
     )
 
 
 def verdict(score: float, thresholds: Thresholds) -> Verdict:
-    """What to do about a score of 0 to 1."""
+    """What to do about a score, which has the thresholds' unit."""
     if score >= thresholds.block:
         return "block"
     return "review" if score >= thresholds.review else "allow"
@@ -101,8 +104,8 @@ def strongest(attributions: Floats, count: int) -> list[int]:
     return sorted((int(i) for i in top if sizes[i] > 0), key=lambda i: (-sizes[i], i))
 
 
-def reasons(readings: Readings, attributions: Floats, places: Sequence[int]) -> list[Reason]:
-    """The features at `places` as reasons, in that order."""
+def reasons(readings: Readings, attributions: Floats, errors: Floats | None, places: Sequence[int]) -> list[Reason]:
+    """The features at `places` as reasons, in that order; `errors` float64[F] are those of estimates."""
     return [
         Reason(
             code=readings.features[place].code,
@@ -112,12 +115,13 @@ def reasons(readings: Readings, attributions: Floats, places: Sequence[int]) -> 
             age_ms=readings.age_ms(place),
             status=readings.status(place),
             attribution=float(attributions[place]),
+            standard_error=None if errors is None else float(errors[place]),
         )
         for place in places
     ]
 
 
-def all_readings(readings: Readings, attributions: Floats) -> list[FeatureReading]:
+def all_readings(readings: Readings, attributions: Floats, errors: Floats | None) -> list[FeatureReading]:
     """Every feature, in the model's order."""
     return [
         FeatureReading(
@@ -126,6 +130,7 @@ def all_readings(readings: Readings, attributions: Floats) -> list[FeatureReadin
             age_ms=readings.age_ms(place),
             status=readings.status(place),
             attribution=float(attributions[place]),
+            standard_error=None if errors is None else float(errors[place]),
         )
         for place, feature in enumerate(readings.features)
     ]

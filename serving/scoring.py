@@ -27,14 +27,18 @@ from serving.identifiers import (
 )
 from serving.inputs import Inputs, TopicEvent
 from serving.loading import ServedModel, load_models, with_plan
-from serving.ports import FeatureSource, Floats, ModelSource, Publisher
+from serving.logged import layout_of, logged_decision
+from serving.ports import DecisionLog, FeatureSource, Floats, LogCounts, ModelSource, Publisher
+
+EXPLAIN_DEADLINE_MS = 20.0
+"""An explanation that is estimated ends after about this long; exact ones take what they take, far less."""
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """What became of one request, but for its time stamps. `margin` in log-odds, `score` 0 to 1."""
+    """What became of one request, but for its time stamps. `margin` in the model's output space."""
 
     served: ServedModel
     inputs: Inputs
@@ -55,13 +59,16 @@ class ScoringService:
         publisher: Publisher,
         random_bytes: Callable[[int], bytes],
         publish_timeout_s: float = 0.25,
+        log: DecisionLog | None = None,
     ) -> None:
-        """`random_bytes(n)` gives n bytes for identifiers; an event waits `publish_timeout_s` for the stream."""
+        """`random_bytes(n)` gives n bytes for identifiers; an event waits `publish_timeout_s` for the stream. Without
+        `log` no decision is kept."""
         self._reader = reader
         self._source = source
         self._publisher = publisher
         self._random_bytes = random_bytes
         self._publish_timeout_s = publish_timeout_s
+        self._log = log
         self._publishing_works = True
         self._models: Mapping[str, ServedModel] = {}
         self._load_failure: str | None = None
@@ -108,6 +115,10 @@ class ScoringService:
         """The served models."""
         return [served.card for served in self._models.values()]
 
+    def log_counts(self) -> LogCounts | None:
+        """What has become of the decisions in the decision log; None without one."""
+        return None if self._log is None else self._log.counts()
+
     async def readiness(self, timeout_s: float = 1.0) -> Readiness:
         """Whether requests can be answered now."""
         reasons = [] if self._models else ["no model is loaded"]
@@ -122,6 +133,9 @@ class ScoringService:
         notes += self._left_behind
         if not self._publishing_works:
             notes.append("the last event could not be published to the stream")
+        failure = None if self._log is None else self._log.failure()
+        if failure is not None:
+            notes.append(f"the decision log cannot be written, decisions wait: {failure}")
         return Readiness(ready=not reasons, reasons=reasons, notes=notes)
 
     async def score(
@@ -130,7 +144,7 @@ class ScoringService:
         """The decision about one request, at the time `now_ms`. The stopwatch has run since the request came.
 
         1. hold the request against the model, 2. read and merge the features, 3. score, 4. explain,
-        5. publish the event, 6. write the record.
+        5. publish the event, 6. write the record, 7. hand it to the decision log, if it wants this one.
 
         Raises RequestError for what the caller must change, OnlineStoreUnavailableError when Redis is away.
         """
@@ -158,7 +172,9 @@ class ScoringService:
             publish=publish_ms,
             total=stopwatch.total_ms,
         )
-        return _decision(scored, self._identity(request, traceparent, now_ms), degraded, latency)
+        decision = _decision(scored, self._identity(request, traceparent, now_ms), degraded, latency)
+        self._keep(decision, scored, now_ms, request.publish_event)
+        return decision
 
     def _served(self, name: str) -> ServedModel:
         served = self._models.get(name)
@@ -187,6 +203,12 @@ class ScoringService:
         self._note_publishing(None)
         return []
 
+    def _keep(self, decision: Decision, scored: _Scored, now_ms: int, publish: bool) -> None:
+        if self._log is not None and self._log.wants(decision.decision_id):
+            plan = scored.served.plan
+            entry = logged_decision(decision, plan, scored.inputs, scored.vector, now_ms, publish=publish)
+            self._log.append(entry, layout_of(plan))
+
     def _note_publishing(self, failure: str | None) -> None:
         # Only changes are logged: at full rate an outage would fill the disk.
         if failure is not None and self._publishing_works:
@@ -211,7 +233,8 @@ def _readings(served: ServedModel, vector: FeatureVector) -> record.Readings:
 def _explained(served: ServedModel, matrix: Floats, readings: record.Readings, explain: Explain) -> record.Explained:
     if explain == "none":
         return record.UNEXPLAINED
-    return record.explained(served.model.explain(matrix), readings, full=explain == "full")
+    explanation = served.model.explain(matrix, EXPLAIN_DEADLINE_MS)
+    return record.explained(explanation, readings, full=explain == "full")
 
 
 def _decision(scored: _Scored, identity: Identity, degraded: list[Degradation], latency: Latency) -> Decision:
@@ -235,6 +258,7 @@ def _decision(scored: _Scored, identity: Identity, degraded: list[Degradation], 
         attributions_rest=explained.attributions_rest,
         output_space=explained.output_space,
         reference=explained.reference,
+        sampled_orders=explained.sampled_orders,
         feature_statuses=record.status_counts(scored.readings),
         features_absent=record.absent_features(scored.readings),
         features=explained.features,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from serving.errors import SettingsError
 PREFIX = "ACTOR_RISK_"
 
 _DIGITS_MAX = 9
+_SHARE = re.compile(r"[01](\.[0-9]{1,9})?|\.[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,13 @@ class Settings:
     models          root of the model store                   ACTOR_RISK_MODELS, default <home>/models
     redis_url       online store, and stream unless Kafka is  REDIS_URL, default what feature_store.yaml says
     kafka_servers   stream, when there is one                 KAFKA_BOOTSTRAP_SERVERS
+    decisions       folder of the decision log                ACTOR_RISK_DECISIONS, default <home>/decisions
+    decision_log_rate
+                    share of decisions that are logged, 0 to 1, chosen by a hash of the decision's id
+                                                              ACTOR_RISK_DECISION_LOG_RATE, default 1
+    decision_log_mib_max
+                    the oldest files go when the folder holds more
+                                                              ACTOR_RISK_DECISION_LOG_MIB_MAX, default 4096
     body_bytes_max, redis_timeout_ms, publish_timeout_ms, ingest_timeout_ms, registry_poll_ms
                                                               ACTOR_RISK_… in upper case
 
@@ -35,6 +44,9 @@ class Settings:
     models: Path
     redis_url: str | None
     kafka_servers: str | None
+    decisions: Path
+    decision_log_rate: float
+    decision_log_mib_max: int
     body_bytes_max: int
     redis_timeout_ms: int
     publish_timeout_ms: int
@@ -51,6 +63,9 @@ class Settings:
             models=Path(environ.get(f"{PREFIX}MODELS") or home / "models").absolute(),
             redis_url=_redis_url(environ.get("REDIS_URL") or None),
             kafka_servers=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
+            decisions=Path(environ.get(f"{PREFIX}DECISIONS") or home / "decisions").absolute(),
+            decision_log_rate=_share(environ, "DECISION_LOG_RATE", 1.0),
+            decision_log_mib_max=_positive(environ, "DECISION_LOG_MIB_MAX", 4096),
             body_bytes_max=_positive(environ, "BODY_BYTES_MAX", 1 << 20),
             redis_timeout_ms=_positive(environ, "REDIS_TIMEOUT_MS", 500),
             publish_timeout_ms=_positive(environ, "PUBLISH_TIMEOUT_MS", 250),
@@ -64,6 +79,13 @@ def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and int(text)):
         raise SettingsError(f"{PREFIX}{name} must be a whole number from 1 to 999999999, not {text[:20]!r}")
     return int(text)
+
+
+def _share(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(PREFIX + name) or str(default)
+    if not (_SHARE.fullmatch(text) and float(text) <= 1):
+        raise SettingsError(f"{PREFIX}{name} must be a share from 0 to 1, such as 0.05, not {text[:20]!r}")
+    return float(text)
 
 
 def _redis_url(url: str | None) -> str | None:

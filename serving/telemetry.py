@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from serving.decision import Decision, Latency, ModelCard, StatusCounts
 from serving.event_results import EventResult
+from serving.ports import LogCounts
 
 BUCKETS_S = (
     0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02,
@@ -86,6 +87,7 @@ class Telemetry(Collector):
         )
         self._events = Counts("actor_risk_events_taken", "Events sent over HTTP", ["topic", "status", "reason"])
         self._models: Sequence[ModelCard] = ()
+        self._log: LogCounts | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -125,9 +127,25 @@ class Telemetry(Collector):
         for card in self._models:
             info.add_metric([card.name, card.alias, card.version, card.service.name, card.service.fingerprint], 1)
         yield info
+        if self._log is not None:
+            yield from _log_families(self._log)
 
-    def render(self, models: Sequence[ModelCard], accept: str) -> tuple[bytes, str]:
-        """The page that Prometheus scrapes and its content type, in the format that `accept` asks for."""
-        self._models = models
+    def render(self, models: Sequence[ModelCard], log: LogCounts | None, accept: str) -> tuple[bytes, str]:
+        """The page that Prometheus scrapes and its content type, in the format that `accept` asks for.
+
+        `log`: what has become of the decisions in the decision log, None without one.
+        """
+        self._models, self._log = models, log
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type
+
+
+def _log_families(log: LogCounts) -> Iterator[Metric]:
+    told = "Decisions of the decision log: logged, or dropped because too many waited or one could not be encoded"
+    decisions = CounterMetricFamily("actor_risk_decision_log_decisions", told, labels=["outcome"])
+    for outcome in ("logged", "dropped_full", "dropped_failed"):
+        decisions.add_metric([outcome], getattr(log, outcome))
+    yield decisions
+    deleted = "Old files of the decision log that were deleted to make room"
+    yield CounterMetricFamily("actor_risk_decision_log_deleted_files", deleted, value=log.deleted_files)
+    yield GaugeMetricFamily("actor_risk_decision_log_waiting", "Decisions that wait to be written", value=log.waiting)

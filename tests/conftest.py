@@ -2,7 +2,8 @@
 
 `REDIS_URL` and `KAFKA_BOOTSTRAP_SERVERS` name running servers. Otherwise a Valkey and, when a test asks for it, a
 broker are started on free ports in temporary folders, so two runs side by side share nothing but the fetched files.
-Without Kafka its tests skip and say why; under `CI=true` they fail.
+Without Kafka its tests skip and say why; under `CI=true` they fail. `make test` runs the files in two processes, each
+of which starts servers of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import platform
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -22,11 +23,30 @@ from actor_risk.local import KAFKA_VERSION, Kafka, LocalRuntimeError, Valkey, de
 if TYPE_CHECKING:
     from tests.support.world import World
 
+LONGEST = ("test_demo.py", "test_pools.py", "test_feast_contract.py", "test_stream_command.py", "test_event_log.py")
 _ran_against = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ran_against] = {"Python": f"{platform.python_version()} on {platform.system()}"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that ran a part of the tests tells the one that counts them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["ran_against"] = session.config.stash[_ran_against]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """What such a process ran against."""
+    if not error:
+        node.config.stash[_ran_against].update(getattr(node, "workeroutput", {}).get("ran_against", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -19,7 +19,10 @@ CONTAINERS = ("actor_risk", "materialize")
 
 PINNED = {
     "materialize.backfill": """
-        BackfillResult backfill_view
+        BackfillError BackfillResult ChunkLostError ChunkResult ClusterError Executor GatherResult Inline
+        JobSettings JobStatus LeaseLostError Plan QualityError RowsLostError Span SpanError StagingError
+        StoppedError SupersededError ViewBusyError ViewJob ViewReport backfill_view batch_end_of batch_span
+        gather_events moment step_ms write_batch_sides write_newest_rows write_whole
     """,
     "materialize.definitions": """
         EVENT_ID BatchView DefinitionError FeatureField JoinKey OnDemandView RequestField ServiceDefinition ServiceView
@@ -29,29 +32,30 @@ PINNED = {
     "materialize.events": """
         ACCOUNT_EVENTS AD_EVENTS DEFAULT_SKEW_MS TOPICS AccountEvent AdEvent Columns Event EventDecoder
         EventFormatError EventFormats InvalidEventError JsonEventDecoder Reason avro_schema columns_from_events
-        columns_from_table decode_event event_time_ms json_schema open_formats partition_key schema_documents
-        schema_version
+        columns_from_table decode_event event_time_ms hash_binary hashes_from_table json_schema open_formats
+        partition_key schema_documents schema_version
     """,
     "materialize.kernel": """
         BAD_SHAPE DISTINCT_EXACT_MAX DISTINCT_RELATIVE_STD_ERROR FOUND FUNCTIONS HEAD_MAX KEEP_SLACK_MS META_SIZE
         NOT_FOUND NO_TIME_MS ROW_BYTES_MAX Aggregation AggregationSpec EventBlock FoldCounts HopLayout KernelError Row
         Sets Tiles UnknownFunctionError ViewSpec Window WindowError WindowValues compile_program concat_blocks
-        default_hop_ms empty_block empty_row fold_events fold_rows group_events hash_value hash_values hop_starts
-        merge_rows program_reaches read_windows replace_batch_side row_bytes_max values_as_of
+        default_hop_ms empty_block empty_row fold_events fold_rows gather_ranges group_events hash_strings hash_value
+        hash_values hop_starts merge_rows program_reaches read_windows replace_batch_side replace_rows row_bytes_max
+        values_as_of
     """,
     "materialize.offline": """
-        ARROW_TYPES EventHistory HistoryError ViewColumns entity_codes event_history read_history values_as_declared
-        values_of_view
+        ARROW_TYPES EventHistory HistoryError Knowledge OwnEvents ViewColumns entity_codes event_history history_end_ms
+        read_history values_as_declared values_of_view
     """,
     "materialize.online": """
         NUMERIC_KINDS BatchRow ConnectionSettingsError EventsByRow FeatureMatrix FeatureReader FeatureReaderSync
-        FeatureStatus FeatureVector FieldValue FoldOutcome FoldedRows KeyEncoder Lookup OnlineStoreError
-        OnlineStoreRefusedError OnlineStoreUnavailableError ReadCounts ReadPlan RedisSettings RowFolder
+        FeatureStatus FeatureVector FieldValue FoldOutcome FoldedRows HistoryByRow KeyEncoder Lookup OnlineStoreError
+        OnlineStoreRefusedError OnlineStoreUnavailableError Progress ReadCounts ReadPlan RedisSettings RowFolder
         RowRefusedError RowWriter StreamRow UnknownFeatureError UnknownServiceError ViewReader ViewValues
         WriteConflictError WriteCounts assemble compile_plan connect connect_async decode_batch_row decode_stream_row
-        encode_batch_columns encode_batch_row encode_stream_row events_by_row lookup open_reader open_reader_sync
-        read_plan redis_settings topic_of unavailable_if_redis_fails value_from_proto value_to_proto view_prefix
-        view_reader
+        encode_batch_columns encode_batch_row encode_stream_row events_by_row history_by_row lookup open_reader
+        open_reader_sync read_plan redis_settings topic_of unavailable_if_redis_fails value_from_proto value_to_proto
+        view_prefix view_reader
     """,
     "materialize.stream": """
         AsyncEventLogPublisher CommitRejectedError DeadLetter DeadLetters DefinitionsSupersededError EventLog

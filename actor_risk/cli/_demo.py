@@ -24,7 +24,7 @@ def demo(events: Path | None, once: bool, port: int) -> None:
 
     Simulates events, applies feature_repo/, backfills Redis, trains two models, starts Ray Serve and the stream worker,
     and scores an actor before and after a burst of abuse. Everything lies below .local/, and is made anew by every demo
-    (data, registry, models, rows); everything that it started is stopped at its end.
+    (data, registry, models, rows, decision log); everything that it started is stopped at its end.
     """
     from actor_risk.demo import run_demo
 

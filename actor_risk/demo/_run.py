@@ -21,7 +21,7 @@ from actor_risk.cli._shared import now_ms, progress_bar
 from actor_risk.demo._scenarios import Burst, Scenario, real_clicks, simulated
 from actor_risk.errors import ActorRiskError
 from actor_risk.feast_repo import apply_repo
-from actor_risk.home import Home
+from actor_risk.home import DECISIONS, Home
 from actor_risk.publishing import publish_table
 from actor_risk.scoring_client import Answer, ask, show
 from actor_risk.serving_process import ServingProcess, choose_port, write_config
@@ -85,6 +85,7 @@ def _events(home: Home, events: Path | None, shown: Console) -> Scenario:
     with shown.status("  making events …"):
         scenario = simulated(now_ms()) if events is None else real_clicks(events, now_ms())
         shutil.rmtree(home.data, ignore_errors=True)
+        shutil.rmtree(home.root / DECISIONS, ignore_errors=True)  # of another world; a folder elsewhere is not ours
         write(scenario.history, home.data)
     history, live = scenario.history, scenario.live
     shown.print(f"  {scenario.about}")

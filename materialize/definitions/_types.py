@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -65,11 +65,14 @@ class StreamView:
         """64 bits that change with the meaning of a stored row."""
         return self.spec.fingerprint
 
-    def events(self, columns: Columns, identities: Hashes | None = None) -> ViewEvents:
+    def events(
+        self, columns: Columns, identities: Hashes | None = None, hashed: Mapping[str, Hashes] | None = None
+    ) -> ViewEvents:
         """The view's events: transformed, those without an entity key left out and counted.
 
-        identities: `identities_of(columns)`, from whoever asks several views about the same events.
-        Raises DefinitionError when the transformation fails or gives columns of another length.
+        identities: `identities_of(columns)`, from whoever asks several views about the same events. hashed: column →
+        the hashes of its values, uint64[n], from whoever has them already. What the transformation replaces is hashed
+        anew. Raises DefinitionError when the transformation fails or gives columns of another length.
         """
         given, columns = columns, self._transformed(columns)
         needed = (*(key.name for key in self.join_keys), self.timestamp_field, EVENT_ID)
@@ -80,17 +83,17 @@ class StreamView:
         rows = np.flatnonzero(there)
         if identities is None or columns[EVENT_ID] is not given[EVENT_ID]:
             identities = identities_of(columns)
-        used = {name: columns[name][rows] for name in self._used_columns if name in columns}
+        known = {name: one[rows] for name, one in (hashed or {}).items() if columns[name] is given[name]}
+        used = {name: columns[name][rows] for name in self._used_columns(known) if name in columns}
         return ViewEvents(
             tuple(columns[key.name][rows] for key in self.join_keys),
-            self.spec.block(columns[self.timestamp_field][rows], identities[rows], used),
+            self.spec.block(columns[self.timestamp_field][rows], identities[rows], used, known),
             len(there) - len(rows),
             rows,
         )
 
-    @cached_property
-    def _used_columns(self) -> tuple[str, ...]:
-        return (*self.spec.value_columns, *self.spec.distinct_columns)
+    def _used_columns(self, hashed: Mapping[str, Hashes]) -> tuple[str, ...]:
+        return (*self.spec.value_columns, *(name for name in self.spec.distinct_columns if name not in hashed))
 
     def _transformed(self, columns: Columns) -> Columns:
         if self.transform is None:

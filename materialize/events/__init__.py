@@ -1,6 +1,6 @@
 """Events at the edge: one schema per topic, validation with reasons, and events as columns."""
 
-from materialize.events._columns import Columns, columns_from_events, columns_from_table
+from materialize.events._columns import Columns, columns_from_events, columns_from_table, hash_binary, hashes_from_table
 from materialize.events._decode import (
     DEFAULT_SKEW_MS,
     Event,
@@ -43,6 +43,8 @@ __all__ = [
     "columns_from_table",
     "decode_event",
     "event_time_ms",
+    "hash_binary",
+    "hashes_from_table",
     "json_schema",
     "open_formats",
     "partition_key",

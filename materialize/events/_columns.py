@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,10 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from materialize.events._decode import Event, event_time_ms
+from materialize.kernel import hash_strings, hash_value
+
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 Columns = dict[str, np.ndarray[Any, Any]]
 """Column name → array of one length. Numbers are float64 with NaN for null (integers that float64 cannot tell apart
 are objects), strings are objects with None for null, times are int64 milliseconds UTC."""
+
+
+SAMPLE = 4_096
+REPEATS_BELOW = 0.95
+"""Strings are made once for each word if among the first SAMPLE less than this share are different."""
 
 
 def columns_from_events(events: Sequence[Event]) -> Columns:
@@ -43,7 +51,46 @@ def columns_from_table(table: pa.Table) -> Columns:
     return {name: _column(name, table.column(name)) for name in table.column_names}
 
 
+def hashes_from_table(table: pa.Table, names: Iterable[str]) -> dict[str, Hashes]:
+    """The hash of each value, uint64[n], 0 for null, for those of the columns that are strings.
+
+    They are what `hash_values` gives of the same column of `columns_from_table`, without an object for each value.
+    """
+    wanted = {name: table.column(name) for name in names if name in table.column_names}
+    return {name: _hashes(column) for name, column in wanted.items() if _is_string(column.type)}
+
+
+def _hashes(column: pa.ChunkedArray) -> Hashes:
+    parts = [hash_binary(chunk) for chunk in column.chunks]
+    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+
+def hash_binary(strings: pa.Array) -> Hashes:
+    """The hash of each string, uint64[n], as `hash_value` gives it; 0 for null. strings: text or binary, or coded."""
+    if pa.types.is_dictionary(strings.type):
+        words = np.append(hash_binary(strings.dictionary), np.uint64(0))
+        return np.asarray(words[_codes(strings, len(words) - 1)])
+    _, offsets, data = strings.buffers()
+    if not len(strings) or data is None:
+        return np.where(strings.is_valid().to_numpy(zero_copy_only=False), hash_value(""), 0).astype(np.uint64)
+    kind = np.dtype(
+        np.int64 if pa.types.is_large_string(strings.type) or pa.types.is_large_binary(strings.type) else np.int32
+    )
+    begins = np.frombuffer(offsets, kind, len(strings) + 1, strings.offset * kind.itemsize)
+    hashes = hash_strings(np.frombuffer(data, np.uint8), begins)
+    if strings.null_count:
+        hashes[strings.is_null().to_numpy(zero_copy_only=False)] = 0
+    return hashes
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _column(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    if pa.types.is_dictionary(column.type) and _is_string(column.type):
+        return _words(column)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)  # as numpy its nulls would become the last word
     kind = column.type
@@ -55,7 +102,29 @@ def _column(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
         return _objects(column.to_pylist())
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+    if _is_string(kind) and _repeats(column):
+        return _words(column)
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
+
+
+def _repeats(column: pa.ChunkedArray) -> bool:
+    """Whether values come again so often that one object for each word is made faster than one for each row."""
+    seen = column.slice(0, SAMPLE)
+    return bool(pc.count_distinct(seen, mode="all").as_py() < REPEATS_BELOW * len(seen))
+
+
+def _words(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    """The values, equal ones as one object."""
+    coded = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    if not coded.num_chunks:
+        return np.empty(0, object)
+    words = np.append(coded.chunk(0).dictionary.to_numpy(zero_copy_only=False), [None])
+    return np.asarray(words[np.concatenate([_codes(chunk, len(words) - 1) for chunk in coded.chunks])])
+
+
+def _codes(coded: pa.DictionaryArray, null: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The place of each value in the dictionary, int64[n], `null` for null."""
+    return np.asarray(coded.indices.cast(pa.int64()).fill_null(null).to_numpy())
 
 
 @lru_cache

@@ -8,8 +8,18 @@ Nothing here does I/O, reads a clock or knows Redis, Feast or Ray.
 
 from materialize.kernel._aggregations import FUNCTIONS, Aggregation
 from materialize.kernel._blocks import EventBlock, concat_blocks, empty_block, hash_value, hash_values
-from materialize.kernel._compiled import BAD_SHAPE, FOUND, META_SIZE, NOT_FOUND, fold_rows, group_events, merge_rows
+from materialize.kernel._compiled import (
+    BAD_SHAPE,
+    FOUND,
+    META_SIZE,
+    NOT_FOUND,
+    fold_rows,
+    group_events,
+    merge_rows,
+    replace_rows,
+)
 from materialize.kernel._errors import KernelError, UnknownFunctionError, WindowError
+from materialize.kernel._hashing import hash_strings
 from materialize.kernel._partials import DISTINCT_EXACT_MAX, DISTINCT_RELATIVE_STD_ERROR, Sets
 from materialize.kernel._point_in_time import values_as_of
 from materialize.kernel._program import compile_program, hop_starts, program_reaches
@@ -27,7 +37,7 @@ from materialize.kernel._rows import (
     replace_batch_side,
     row_bytes_max,
 )
-from materialize.kernel._tiles import Tiles
+from materialize.kernel._tiles import Tiles, gather_ranges
 from materialize.kernel._views import AggregationSpec, HopLayout, ViewSpec
 from materialize.kernel._windows import Window, default_hop_ms
 
@@ -64,7 +74,9 @@ __all__ = [
     "empty_row",
     "fold_events",
     "fold_rows",
+    "gather_ranges",
     "group_events",
+    "hash_strings",
     "hash_value",
     "hash_values",
     "hop_starts",
@@ -72,6 +84,7 @@ __all__ = [
     "program_reaches",
     "read_windows",
     "replace_batch_side",
+    "replace_rows",
     "row_bytes_max",
     "values_as_of",
 ]

@@ -3,7 +3,7 @@ their own times.
 
 A merge goes back from the as-of time, one pass for each hop: windows of one hop are nested, so each takes over where
 the shorter one ended. What a window adds, tiles and single events of the head, is taken slot by slot. The plain forms
-are `read_windows`, `fold_events` and the tests' oracle.
+are `read_windows`, `fold_events`, `replace_batch_side` and the tests' oracle.
 
 Everything compiled is in this one file, longer than others for it: numba keeps compiled code by the file of a function,
 and would go on using an old copy of a function that is called from another file. The constants that it takes from other
@@ -695,8 +695,9 @@ def _insert(best, size, value):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _write_tiles(data, section, program, at, first_index, folded, out, begin):  # type: ignore[no-untyped-def]
-    """One hop's tiles with events in them, without those before `first_index`, to out[begin:]. Returns the end.
+def _write_tiles(data, section, program, at, stored_from, first_index, folded, out, begin):  # type: ignore[no-untyped-def]
+    """One hop's tiles, those stored before `stored_from` left out, with events in them, to out[begin:]; none that is
+    before `first_index`. Returns the end.
 
     folded: times, values, hashes of the events, by time.
     """
@@ -708,7 +709,7 @@ def _write_tiles(data, section, program, at, first_index, folded, out, begin):  
     states = data[section[2] : section[2] + 8 * stored * width].view(np.float64).reshape((stored, width))
     # First which tiles there will be: for each its index, the stored tile (or −1), and its events.
     plan = np.empty((stored + events, 4), np.int64)
-    count, tile, event = 0, 0, 0
+    count, tile, event = 0, _first_not_below(index, 0, stored, stored_from), 0
     while tile < stored or event < events:
         of_event = times[event] // hop if event < events else _NO_INDEX
         of_tile = index[tile] if tile < stored else _NO_INDEX
@@ -803,10 +804,22 @@ def _applied_offset(data, begin, count, partition):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _stored_head(data, sections, n, program):  # type: ignore[no-untyped-def]
+    """The events of a row's head: times, ids, values, hashes."""
+    columns, distinct = program[1], program[2]
+    return (
+        data[sections[0] : sections[0] + 8 * n].view(np.int64),
+        data[sections[1] : sections[1] + 8 * n].view(np.uint64),
+        data[sections[2] : sections[2] + 8 * n * columns].view(np.float64).reshape((n, columns)),
+        data[sections[3] : sections[3] + 8 * n * distinct].view(np.uint64).reshape((n, distinct)),
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _choose(events, fresh, old_times, old_ids, batch_end, newest, reach, slack, counts):  # type: ignore[no-untyped-def]
     """Which of a row's events are to be folded; counts what becomes of the others.
 
-    events: times, ids, repeats. Returns a mask, how many it has, and the newest event time with them.
+    events: times, ids, repeats. Returns a mask, and the newest event time with them.
     """
     times, ids, repeats = events
     use = fresh.copy()
@@ -826,43 +839,41 @@ def _choose(events, fresh, old_times, old_ids, batch_end, newest, reach, slack, 
             counts[1] += 1
         else:
             newest = max(newest, times[e])
-    total = 0
     for e in range(len(times)):
         if use[e] and times[e] < newest - reach - slack:
             use[e] = False
             counts[3] += 1
-        total += use[e]
-    counts[0] += total
-    return use, total, newest
+    counts[0] += use.sum()
+    return use, newest
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _in_order(old, new, use, total, keep_from):  # type: ignore[no-untyped-def]
+def _in_order(old, keep, new, use):  # type: ignore[no-untyped-def]
     """The head's events that are kept and the chosen new ones, by time and identity: times, ids, values, hashes.
 
-    old, new: times, ids, values, hashes, each in that order already.
+    old, new: times, ids, values, hashes, each in that order already. keep, use: which of them are taken.
     """
-    size = len(old[0]) + total
+    size = keep.sum() + use.sum()
     times, ids = np.empty(size, np.int64), np.empty(size, np.uint64)
     values = np.empty((size, old[2].shape[1]), np.float64)
     hashes = np.empty((size, old[3].shape[1]), np.uint64)
     count, h, e = 0, 0, 0
-    while h < len(old[0]) or e < len(new[0]):
-        if e < len(new[0]) and not use[e]:
+    while h < len(keep) or e < len(use):
+        if h < len(keep) and not keep[h]:
+            h += 1
+        elif e < len(use) and not use[e]:
             e += 1
-            continue
-        if h < len(old[0]) and (
-            e >= len(new[0]) or old[0][h] < new[0][e] or (old[0][h] == new[0][e] and old[1][h] <= new[1][e])
+        elif h < len(keep) and (
+            e >= len(use) or old[0][h] < new[0][e] or (old[0][h] == new[0][e] and old[1][h] <= new[1][e])
         ):
-            if old[0][h] >= keep_from:
-                times[count], ids[count], values[count], hashes[count] = old[0][h], old[1][h], old[2][h], old[3][h]
-                count += 1
+            times[count], ids[count], values[count], hashes[count] = old[0][h], old[1][h], old[2][h], old[3][h]
+            count += 1
             h += 1
         else:
             times[count], ids[count], values[count], hashes[count] = new[0][e], new[1][e], new[2][e], new[3][e]
             count += 1
             e += 1
-    return times[:count], ids[:count], values[:count], hashes[:count]
+    return times, ids, values, hashes
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -893,7 +904,7 @@ def fold_row(data, applied_at, meta, layout, limits, events, log, out, counts): 
     """
     program, hop_ats, reaches = layout
     slack, head_max = limits
-    n, known, columns, distinct = meta[0], meta[1], program[1], program[2]
+    n, known = meta[0], meta[1]
     sections = np.empty(4 + 4 * program[0], np.int64)
     if not _find_sections(data, applied_at + 16 * known, n, program, sections):
         return -1, _NO_TIME_MS
@@ -903,17 +914,12 @@ def fold_row(data, applied_at, meta, layout, limits, events, log, out, counts): 
     if not fresh.any():
         counts[4] += len(fresh)
         return 0, _NO_TIME_MS
-    old = (
-        data[sections[0] : sections[0] + 8 * n].view(np.int64),
-        data[sections[1] : sections[1] + 8 * n].view(np.uint64),
-        data[sections[2] : sections[2] + 8 * n * columns].view(np.float64).reshape((n, columns)),
-        data[sections[3] : sections[3] + 8 * n * distinct].view(np.uint64).reshape((n, distinct)),
-    )
+    old = _stored_head(data, sections, n, program)
     newest = max(meta[3], old[0][n - 1]) if n else meta[3]
-    use, total, newest = _choose(
+    use, newest = _choose(
         (events[0], events[1], events[4]), fresh, old[0], old[1], meta[2], newest, reaches.max(), slack, counts
     )
-    block = _in_order(old, events[:4], use, total, newest - reaches.max() - slack)
+    block = _in_order(old, old[0] >= newest - reaches.max() - slack, events[:4], use)
     split = max(len(block[0]) - head_max, 0)
     if split:
         meta[3] = max(meta[3], block[0][split - 1])
@@ -924,7 +930,7 @@ def fold_row(data, applied_at, meta, layout, limits, events, log, out, counts): 
         first_index = (newest - reaches[hop] - slack) // program[hop_ats[hop]]
         section = sections[4 + 4 * hop : 8 + 4 * hop]
         folded = (block[0][:split], block[2][:split], block[3][:split])
-        at = _write_tiles(data, section, program, hop_ats[hop], first_index, folded, out, at)
+        at = _write_tiles(data, section, program, hop_ats[hop], -_NO_INDEX, first_index, folded, out, at)
     return at, newest
 
 
@@ -955,6 +961,99 @@ def fold_rows(  # type: ignore[no-untyped-def]
             written, latest = fold_row(
                 row[:0], applied_at, metas[r], layout, limits, its, where, out[begin:], counts[r]
             )
+        out_begins[r + 1] = begin + written if written else out_begins[r]
+        newest[r] = latest
+    return damaged
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _has_tile_from(data, section, index):  # type: ignore[no-untyped-def]
+    """Whether a hop has a stored tile of this index or a later one."""
+    end = section[1] + 8 * section[0]
+    return section[0] > 0 and data[end - 8 : end].view(np.int64)[0] >= index
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _is_among(ids, use, wanted):  # type: ignore[no-untyped-def]
+    """Whether one of the chosen ids is the wanted one."""
+    found = False
+    for e in range(len(ids)):
+        found = found or (use[e] and ids[e] == wanted)
+    return found
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def replace_row(data, applied_at, meta, layout, limits, batch_end, events, out):  # type: ignore[no-untyped-def]
+    """One row with everything before `batch_end` replaced by `events`, as `replace_batch_side` has it, but from bytes
+    to bytes.
+
+    All is as in `fold_row`, but `events` are those of history, and the row's applied offsets stay as they are. Returns
+    the length of what was written, 0 for a row that has a later batch end, −1 for a row whose sections are not exactly
+    its bytes; and the newest event time.
+    """
+    program, hop_ats, reaches = layout
+    slack, head_max = limits
+    n, known = meta[0], meta[1]
+    sections = np.empty(4 + 4 * program[0], np.int64)
+    if not _find_sections(data, applied_at + 16 * known, n, program, sections):
+        return -1, _NO_TIME_MS
+    if meta[2] > batch_end:
+        return 0, _NO_TIME_MS
+    old = _stored_head(data, sections, n, program)
+    stays = False
+    for hop in range(program[0]):
+        first_kept = batch_end // program[hop_ats[hop]]
+        stays = stays or _has_tile_from(data, sections[4 + 4 * hop : 8 + 4 * hop], first_kept)
+    meta[2] = batch_end
+    meta[3] = meta[3] if stays else _NO_TIME_MS
+    newest = meta[3]
+    if n and old[0][n - 1] >= batch_end:
+        newest = max(newest, old[0][n - 1])
+    times, repeats = events[0], events[4]
+    use = np.empty(len(times), np.bool_)
+    for e in range(len(times)):
+        use[e] = times[e] < batch_end and not repeats[e]
+        newest = max(newest, times[e]) if use[e] else newest
+    keep_from = newest - reaches.max() - slack
+    keep = np.empty(n, np.bool_)
+    for i in range(n):
+        keep[i] = old[0][i] >= max(batch_end, keep_from) and not _is_among(events[1], use, old[1][i])
+    for e in range(len(times)):
+        use[e] = use[e] and times[e] >= keep_from
+    block = _in_order(old, keep, events[:4], use)
+    split = max(len(block[0]) - head_max, 0)
+    if split:
+        meta[3] = max(meta[3], block[0][split - 1])
+    meta[0] = len(block[0]) - split
+    out[: 16 * known] = data[applied_at : applied_at + 16 * known]
+    at = _write_head(block, split, out, 16 * known)
+    folded = (block[0][:split], block[2][:split], block[3][:split])
+    for hop in range(program[0]):
+        length = program[hop_ats[hop]]
+        first_index = (newest - reaches[hop] - slack) // length
+        section = sections[4 + 4 * hop : 8 + 4 * hop]
+        at = _write_tiles(data, section, program, hop_ats[hop], batch_end // length, first_index, folded, out, at)
+    return at, newest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def replace_rows(  # type: ignore[no-untyped-def]
+    data, row_spans, applied_at, metas, layout, limits, batch_end, event_begins, events, out, out_begins, newest
+):
+    """`replace_row` for many rows in one call, in all else as `fold_rows`. Returns how many rows were of bad shape."""
+    damaged = 0
+    out_begins[0] = 0
+    for r in range(len(row_spans)):
+        a, b = event_begins[r], event_begins[r + 1]
+        begin = out_begins[r] + applied_at
+        row = data[row_spans[r, 0] : row_spans[r, 1]]
+        its = (events[0][a:b], events[1][a:b], events[2][a:b], events[3][a:b], events[4][a:b])
+        written, latest = replace_row(row, applied_at, metas[r], layout, limits, batch_end, its, out[begin:])
+        if written < 0:
+            damaged += 1
+            metas[r, 0] = metas[r, 1] = metas[r, 2] = 0
+            metas[r, 3] = _NO_TIME_MS
+            written, latest = replace_row(row[:0], applied_at, metas[r], layout, limits, batch_end, its, out[begin:])
         out_begins[r + 1] = begin + written if written else out_begins[r]
         newest[r] = latest
     return damaged

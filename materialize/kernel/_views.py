@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ import numpy as np
 from materialize.kernel._aggregations import COUNT_DISTINCT, Aggregation, aggregation
 from materialize.kernel._blocks import EventBlock, hash_values
 from materialize.kernel._errors import KernelError
-from materialize.kernel._partials import DISTINCT_KEEP, Floats, Partial
+from materialize.kernel._partials import DISTINCT_KEEP, Floats, Hashes, Partial
 from materialize.kernel._windows import Window
 
 KERNEL_VERSION = 1
 """Part of every fingerprint: goes up when the meaning of a stored state changes."""
+
+_NONE: Mapping[str, Hashes] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -146,18 +149,21 @@ class ViewSpec:
         parts += [f"{s.feature}={s.function}({s.column})/{s.window}" for s in self.aggregations]
         return int.from_bytes(hashlib.sha256("\n".join(parts).encode()).digest()[:8], "little")
 
-    def block(self, times: Any, ids: Any, columns: Mapping[str, np.ndarray[Any, Any]]) -> EventBlock:
+    def block(
+        self, times: Any, ids: Any, columns: Mapping[str, np.ndarray[Any, Any]], hashed: Mapping[str, Hashes] = _NONE
+    ) -> EventBlock:
         """The view's block from event times (ms), event identities, or their hashes uint64[n], and the columns that it
-        aggregates.
+        aggregates; `hashed` has the hashes, uint64[n], of what is hashed already.
 
         Raises KernelError for a column that is missing or, unless it is only counted, not numeric.
         """
-        missing = [name for name in (*self.value_columns, *self.distinct_columns) if name not in columns]
+        missing = [name for name in self.value_columns if name not in columns]
+        missing += [name for name in self.distinct_columns if name not in columns and name not in hashed]
         if missing:
             raise KernelError(f"view {self.name!r} aggregates {', '.join(missing)}, which its events do not have")
         times = np.asarray(times, dtype=np.int64)
         values = [self._numbers(name, columns[name]) for name in self.value_columns]
-        hashes = [hash_values(columns[name]) for name in self.distinct_columns]
+        hashes = [hashed[name] if name in hashed else hash_values(columns[name]) for name in self.distinct_columns]
         return EventBlock(
             times,
             ids if isinstance(ids, np.ndarray) and ids.dtype == np.uint64 else hash_values(ids),

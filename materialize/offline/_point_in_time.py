@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast.data_source import DataSource
 
-from materialize.definitions import EVENT_ID, BatchView, FeatureField, StreamView, View
+from materialize.definitions import EVENT_ID, BatchView, FeatureField, StreamView, View, identities_of
 from materialize.events import Columns, columns_from_table
 from materialize.kernel import values_as_of
 from materialize.offline._errors import HistoryError
 from materialize.offline._history import read_history
 from materialize.offline._keys import Codes, Column, entity_codes
+from materialize.offline._knowledge import Knowledge, values_as_known
 
 Times = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -51,12 +52,14 @@ class EventHistory:
 
 
 def event_history(
-    views: Sequence[StreamView], source: DataSource, repo_path: Path | None, query_times: Times
+    views: Sequence[StreamView], source: DataSource, repo_path: Path | None, query_times: Times, hashed: bool = False
 ) -> EventHistory:
-    """The events that the views need for values as of these times, int64[q]. Raises HistoryError."""
+    """The events that the views need for values as of these times, int64[q]; `hashed`: with identities that those of
+    other events can be compared with. Raises HistoryError."""
     first_ms, last_ms = int(query_times.min()), int(query_times.max())
     table = read_history(source, repo_path, min(view.spec.tail_ms(first_ms) for view in views), last_ms + 1)
-    return EventHistory(columns_from_table(table), _identities(table))
+    columns = columns_from_table(table)
+    return EventHistory(columns, identities_of(columns) if hashed and EVENT_ID in columns else _identities(table))
 
 
 def _identities(table: pa.Table) -> np.ndarray[Any, np.dtype[np.uint64]] | None:
@@ -78,12 +81,14 @@ def values_of_view(
     query_times: Times,
     known_as_of: bool = False,
     history: EventHistory | None = None,
+    knowledge: Knowledge | None = None,
 ) -> ViewColumns:
     """The features of a view for each queried entity as of each time (int64[q], milliseconds).
 
     query_keys: one column of length q for each join key of the view. known_as_of: leave out what was created after the
-    as-of time. history: what `event_history` read for a stream view, and others; without, it is read here. Raises
-    HistoryError for history that cannot be read.
+    as-of time. history: what `event_history` read for a stream view, and others (hashed, with knowledge); without, it
+    is read here. knowledge: what each query knows besides, or does not. Raises HistoryError for history that cannot be
+    read.
     """
     if not len(query_times):
         return ViewColumns(tuple(features), tuple(pa.chunked_array([[]], type=_type(view, name)) for name in features))
@@ -93,21 +98,35 @@ def values_of_view(
                 f"view {view.name!r} holds windows, which are as of event time: ask for them without "
                 "filter_by_created_timestamp"
             )
-        history = history or event_history([view], source, repo_path, query_times)
-        return _stream_values(view, history, features, query_keys, query_times)
-    return _batch_values(view, source, repo_path, features, query_keys, query_times, known_as_of)
+        history = history or event_history([view], source, repo_path, query_times, knowledge is not None)
+        found = _as_known(view, source, history, query_keys, query_times, knowledge)
+        return _stream_values(view, found, features, query_times)
+    known_ms = query_times if known_as_of else None if knowledge is None else knowledge.known_ms
+    return _batch_values(view, source, repo_path, features, query_keys, query_times, known_ms)
 
 
-def _stream_values(
+_Found = tuple[np.ndarray[Any, np.dtype[np.float64]], Mask, Times]
+"""As `values_as_of` returns it: values, found, newest."""
+
+
+def _as_known(
     view: StreamView,
+    source: DataSource,
     history: EventHistory,
-    features: Sequence[str],
     query_keys: Sequence[Column],
     query_times: Times,
-) -> ViewColumns:
-    events = view.events(history.columns, history.identities)
-    codes, asked = entity_codes(events.keys, query_keys)
-    values, found, newest = values_as_of(view.spec, codes, events.block, asked, query_times)
+    knowledge: Knowledge | None,
+) -> _Found:
+    if knowledge is None:
+        events = view.events(history.columns, history.identities)
+        codes, asked = entity_codes(events.keys, query_keys)
+        return values_as_of(view.spec, codes, events.block, asked, query_times)
+    created_ms = history.columns[source.created_timestamp_column or source.timestamp_field]
+    return values_as_known(view, history.columns, history.identities, created_ms, query_keys, query_times, knowledge)
+
+
+def _stream_values(view: StreamView, as_of: _Found, features: Sequence[str], query_times: Times) -> ViewColumns:
+    values, found, newest = as_of
     if view.ttl_ms:
         found &= query_times - newest <= view.ttl_ms
     places = {field.name: place for place, field in enumerate(view.fields)}
@@ -127,7 +146,7 @@ def _batch_values(
     features: Sequence[str],
     query_keys: Sequence[Column],
     query_times: Times,
-    known_as_of: bool,
+    known_ms: Times | None,
 ) -> ViewColumns:
     created_column = source.created_timestamp_column or None
     from_ms = int(query_times.min()) - view.ttl_ms if view.ttl_ms else None
@@ -138,7 +157,7 @@ def _batch_values(
     times = _milliseconds(table, source.timestamp_field)
     created = _milliseconds(table, created_column) if created_column else times
     codes, asked = entity_codes([history[key] for key in keys], query_keys)
-    row = _newest_row(codes, times, created, asked, query_times, known_as_of)
+    row = _newest_row(codes, times, created, asked, query_times, known_ms)
     age_ms = query_times - np.where(row >= 0, times[row] if len(times) else 0, 0)
     found = row >= 0
     if view.ttl_ms:
@@ -151,8 +170,13 @@ def _batch_values(
     return ViewColumns(tuple(features), tuple(columns))
 
 
-def _newest_row(codes: Codes, times: Times, created: Times, asked: Codes, as_of: Times, known_as_of: bool) -> Times:
-    """The position of the newest row of each queried entity at its time, −1 for none; ties go to the later created."""
+def _newest_row(
+    codes: Codes, times: Times, created: Times, asked: Codes, as_of: Times, known_ms: Times | None
+) -> Times:
+    """The position of the newest row of each queried entity at its time, −1 for none; ties go to the later created.
+
+    known_ms: int64[q], rows that were created later are stepped over.
+    """
     order = np.lexsort((created, times, codes))
     begins = np.searchsorted(codes[order], asked, "left")
     out = np.full(len(asked), -1, dtype=np.int64)
@@ -163,18 +187,18 @@ def _newest_row(codes: Codes, times: Times, created: Times, asked: Codes, as_of:
     ranks = codes[order] * span + (times[order] - first)
     ends = np.searchsorted(ranks, asked * span + np.clip(as_of - first, -1, span - 2), "right")
     last = np.where((asked >= 0) & (ends > begins), ends - 1, -1)
-    if known_as_of:
-        last = _known(last, begins, created[order], as_of)
+    if known_ms is not None:
+        last = _known(last, begins, created[order], known_ms)
     out[last >= 0] = order[last[last >= 0]]
     return out
 
 
-def _known(last: Times, begins: Times, created: Times, as_of: Times) -> Times:
-    """Steps back from rows that were created after the as-of time, as far as each entity's first row."""
+def _known(last: Times, begins: Times, created: Times, known_ms: Times) -> Times:
+    """Steps back from rows that were created after a time, as far as each entity's first row."""
     last = last.copy()
     late = np.flatnonzero(last >= 0)
     while len(late):
-        late = late[created[last[late]] > as_of[late]]
+        late = late[created[last[late]] > known_ms[late]]
         last[late] -= 1
         gone = last[late] < begins[late]
         last[late[gone]] = -1

@@ -33,6 +33,7 @@ from feast.saved_dataset import SavedDatasetStorage
 from materialize.definitions import StreamView, View, compile_view
 from materialize.offline._errors import HistoryError
 from materialize.offline._history import read_history
+from materialize.offline._knowledge import Knowledge
 from materialize.offline._point_in_time import ViewColumns, event_history, values_of_view
 
 EVENT_TIMESTAMP = "event_timestamp"
@@ -98,6 +99,44 @@ class ArrowRetrievalJob(RetrievalJob):
         pq.write_table(self.to_arrow(), path)
 
 
+class PointInTimeJob(ArrowRetrievalJob):
+    """What `get_historical_features` gives; the same rows can be asked for with other knowledge."""
+
+    def __init__(
+        self,
+        retrieve: Callable[[Knowledge | None], pa.Table],
+        full_feature_names: bool,
+        on_demand_feature_views: list[OnDemandFeatureView],
+        metadata: RetrievalMetadata | None,
+        repo_path: Path | None,
+        knowledge: Knowledge | None = None,
+    ) -> None:
+        super().__init__(lambda: retrieve(knowledge), full_feature_names, on_demand_feature_views, metadata, repo_path)
+        self._retrieve = retrieve
+
+    def knowing(self, knowledge: Knowledge) -> PointInTimeJob:
+        """The same retrieval, each row with its own knowledge: see `Knowledge`."""
+        return PointInTimeJob(
+            self._retrieve,
+            self._full_feature_names,
+            self._on_demand_feature_views,
+            self._metadata,
+            self._repo_path,
+            knowledge,
+        )
+
+    def stored(self) -> pa.Table:
+        """The rows with their stored features only: what on-demand functions are given."""
+        return self._evaluate()
+
+    def with_on_demand(self, stored: pa.Table) -> pa.Table:
+        """The features of rows that `stored` gave, on-demand functions run. Raises whatever these raise."""
+        table: pa.Table = ArrowRetrievalJob(
+            lambda: stored, self._full_feature_names, self._on_demand_feature_views, self._metadata, self._repo_path
+        ).to_arrow()
+        return table
+
+
 class WindowedParquetOfflineStore(OfflineStore):
     """Point-in-time values by the same kernel that serves them."""
 
@@ -123,11 +162,13 @@ class WindowedParquetOfflineStore(OfflineStore):
         times = _as_of_times(entity_df)
         wanted, on_demand = _requested(config, registry, feature_views, feature_refs)
 
-        def evaluate() -> pa.Table:
+        def retrieve(knowledge: Knowledge | None) -> pa.Table:
             table = pa.Table.from_pandas(entity_df.reset_index(drop=True), preserve_index=False)
             found: dict[str, pa.ChunkedArray] = {}
             for views in _by_source(wanted):
-                found |= _values(config, views, entity_df, times, full_feature_names, filter_by_created_timestamp)
+                found |= _values(
+                    config, views, entity_df, times, full_feature_names, filter_by_created_timestamp, knowledge
+                )
             for view, names in wanted:
                 for name in names:
                     called = _called(view, name, full_feature_names)
@@ -140,7 +181,7 @@ class WindowedParquetOfflineStore(OfflineStore):
             min_event_timestamp=entity_df[EVENT_TIMESTAMP].min() if len(entity_df) else None,
             max_event_timestamp=entity_df[EVENT_TIMESTAMP].max() if len(entity_df) else None,
         )
-        return ArrowRetrievalJob(evaluate, full_feature_names, on_demand, metadata, config.repo_path)
+        return PointInTimeJob(retrieve, full_feature_names, on_demand, metadata, config.repo_path)
 
     @staticmethod
     def pull_latest_from_table_or_query(
@@ -240,6 +281,7 @@ def _values(
     times: np.ndarray[Any, np.dtype[np.int64]],
     full_feature_names: bool,
     known_as_of: bool,
+    knowledge: Knowledge | None,
 ) -> dict[str, pa.ChunkedArray]:
     """The columns of views that read one source, by the name that each has in the result."""
     compiled = [(compile_view(view), view, names) for view, names in wanted]
@@ -247,11 +289,11 @@ def _values(
     windows = [own for own, _, _ in compiled if isinstance(own, StreamView)]
     source, history = wanted[0][0].batch_source, None
     if windows and len(times) and not known_as_of:
-        history = event_history(windows, source, config.repo_path, times)
+        history = event_history(windows, source, config.repo_path, times, knowledge is not None)
 
     def columns(wanted: tuple[View, FeatureView, list[str]], queried: list[np.ndarray[Any, Any]]) -> ViewColumns:
         own, _, names = wanted
-        return values_of_view(own, source, config.repo_path, names, queried, times, known_as_of, history)
+        return values_of_view(own, source, config.repo_path, names, queried, times, known_as_of, history, knowledge)
 
     found: dict[str, pa.ChunkedArray] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -27,7 +27,7 @@ from materialize.online._errors import (
     WriteConflictError,
 )
 from materialize.online._feature_matrix import FeatureMatrix, FeatureVector, Lookup, assemble, lookup
-from materialize.online._folding import EventsByRow, FoldedRows, RowFolder, events_by_row
+from materialize.online._folding import EventsByRow, FoldedRows, HistoryByRow, RowFolder, events_by_row, history_by_row
 from materialize.online._keys import KeyEncoder, view_prefix
 from materialize.online._plan import ReadPlan, compile_plan
 from materialize.online._plans import read_plan
@@ -35,7 +35,7 @@ from materialize.online._reader import FeatureReader, FeatureReaderSync, open_re
 from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
 from materialize.online._values import FeatureStatus, ReadCounts
 from materialize.online._view_reader import ViewReader, ViewValues, view_reader
-from materialize.online._writer import FoldOutcome, RowWriter, WriteCounts
+from materialize.online._writer import FoldOutcome, Progress, RowWriter, WriteCounts
 
 __all__ = [
     "NUMERIC_KINDS",
@@ -50,11 +50,13 @@ __all__ = [
     "FieldValue",
     "FoldOutcome",
     "FoldedRows",
+    "HistoryByRow",
     "KeyEncoder",
     "Lookup",
     "OnlineStoreError",
     "OnlineStoreRefusedError",
     "OnlineStoreUnavailableError",
+    "Progress",
     "ReadCounts",
     "ReadPlan",
     "RedisSettings",
@@ -78,6 +80,7 @@ __all__ = [
     "encode_batch_row",
     "encode_stream_row",
     "events_by_row",
+    "history_by_row",
     "lookup",
     "open_reader",
     "open_reader_sync",

@@ -5,6 +5,7 @@ No I/O. A row that several entities share is read once. An on-demand function ov
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,13 +32,15 @@ class FeatureVector:
     """The features of a service for one set of entities, in its order.
 
     values: float64[F], NaN unless PRESENT (and for a feature that is no number). statuses: uint8[F], of FeatureStatus.
-    ages_ms: int64[F], as-of time minus newest event; −1 where there is none.
+    ages_ms: int64[F], as-of time minus newest event; −1 where there is none. objects: feature → its value as it is,
+    None for none, where `values` do not say everything.
     """
 
     values: Floats
     statuses: Statuses
     ages_ms: Ints
     counts: ReadCounts
+    objects: Mapping[int, FieldValue] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class FeatureMatrix:
 
     def vector(self, entity: int) -> FeatureVector:
         """One entity's features; `counts` are those of the whole matrix."""
-        return FeatureVector(self.values[entity], self.statuses[entity], self.ages_ms[entity], self.counts)
+        exact = {position: column[entity] for position, column in self.objects.items()}
+        return FeatureVector(self.values[entity], self.statuses[entity], self.ages_ms[entity], self.counts, exact)
 
 
 class Lookup(NamedTuple):

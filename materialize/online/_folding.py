@@ -1,4 +1,5 @@
-"""Folding events into stored rows, many in one compiled call: the hot form of decode, `kernel.fold_events`, encode."""
+"""Folding events into stored rows, and replacing their batch sides, many in one compiled call: the hot form of decode,
+`kernel.fold_events` or `kernel.replace_batch_side`, encode."""
 
 from __future__ import annotations
 
@@ -19,9 +20,11 @@ from materialize.kernel import (
     compile_program,
     empty_block,
     fold_rows,
+    gather_ranges,
     group_events,
     hop_starts,
     program_reaches,
+    replace_rows,
 )
 from materialize.online._compiled import FINE, NO_ROW, OPENED_SIZE, open_rows, seal_stream_rows
 from materialize.online._header import REASONS, STREAM_ROW, VERSION_SLICE
@@ -53,16 +56,33 @@ class EventsByRow:
 
     def rows(self, chosen: Sequence[int]) -> EventsByRow:
         """The same for some of the rows."""
-        index = np.concatenate([np.arange(self.begins[r], self.begins[r + 1]) for r in chosen])
-        lengths = [int(self.begins[r + 1] - self.begins[r]) for r in chosen]
+        index, begins = _of_rows(self.begins, chosen)
         return EventsByRow(
             tuple(self.keys[r] for r in chosen),
-            np.cumsum([0, *lengths]).astype(np.int64),
+            begins,
             self.block.take(index),
             self.repeats[index],
             self.partitions[index],
             self.offsets[index],
         )
+
+
+@dataclass(frozen=True)
+class HistoryByRow:
+    """A view's history by row: the events of row r are those from begins[r] to begins[r + 1].
+
+    keys, begins, block, repeats: as in EventsByRow.
+    """
+
+    keys: tuple[bytes, ...]
+    begins: Ints
+    block: EventBlock
+    repeats: Bools
+
+    def rows(self, chosen: Sequence[int]) -> HistoryByRow:
+        """The same for some of the rows."""
+        index, begins = _of_rows(self.begins, chosen)
+        return HistoryByRow(tuple(self.keys[r] for r in chosen), begins, self.block.take(index), self.repeats[index])
 
 
 @dataclass(frozen=True)
@@ -90,8 +110,23 @@ def events_by_row(encoder: KeyEncoder, seen: ViewEvents, partitions: Ints, offse
     return EventsByRow(tuple(keys), begins, block.take(order), repeats, partitions[order], offsets[order])
 
 
+def history_by_row(keys: Sequence[bytes], codes: Ints, block: EventBlock) -> HistoryByRow:
+    """Events grouped by the rows that they belong to. codes: int64[n], the position of each event's row in `keys`."""
+    begins, order = np.empty(len(keys) + 1, np.int64), np.empty(len(block), np.int64)
+    repeats = np.empty(len(block), np.bool_)
+    group_events(codes, block.times, block.ids, begins, order, repeats)
+    return HistoryByRow(tuple(keys), begins, block.take(order), repeats)
+
+
+def _of_rows(begins: Ints, chosen: Sequence[int]) -> tuple[Ints, Ints]:
+    """The positions of the events of some rows, and where each row's begin among them."""
+    rows = np.asarray(chosen, np.int64)
+    lengths = begins[rows + 1] - begins[rows]
+    return gather_ranges(begins[rows], lengths), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
 class RowFolder:
-    """Folds events into the rows of one view."""
+    """Folds events into the rows of one view, and replaces their batch sides."""
 
     def __init__(self, view: StreamView) -> None:
         self._fingerprint = np.uint64(view.fingerprint)
@@ -100,6 +135,7 @@ class RowFolder:
         self._program = compile_program(view.spec)
         self._hop_ats = np.array(hop_starts(self._program), dtype=np.int64)
         self._reaches = program_reaches(view.spec)
+        self._batch_step_ms = view.spec.batch_step_ms
         columns = len(view.spec.value_columns) + len(view.spec.distinct_columns)
         tiles = sum(8 * (1 + layout.width + 2 * len(layout.distinct)) for layout in view.spec.hops)
         self._bytes_per_event = 8 * (2 + columns) + tiles + APPLIED_SIZE
@@ -118,9 +154,7 @@ class RowFolder:
         words, begins = joined_rows(stored)
         spans, metas = self._opened(words, begins, refused)
         block, count = events.block, len(stored)
-        room = 8 * len(words) + len(block) * self._bytes_per_event + count * self._bytes_per_row
-        out = np.empty(room // 8, np.uint64)
-        out_begins, newest = np.empty(count + 1, np.int64), np.empty(count, np.int64)
+        out, out_begins, newest = self._room(words, count, len(block))
         counts = np.zeros((count, 5), np.int64)
         damaged = fold_rows(
             words.view(np.uint8),
@@ -139,11 +173,51 @@ class RowFolder:
         )
         if damaged:
             refused["bad_shape"] = refused.get("bad_shape", 0) + damaged
-        seal_stream_rows(out, out_begins >> 3, self._fingerprint, next_versions(stored), newest, metas)
-        data = out[: out_begins[-1] >> 3].tobytes()
-        ends = out_begins.tolist()
-        rows = [data[a:b] if b > a else None for a, b in pairwise(ends)]
-        return FoldedRows(rows, counts)
+        return FoldedRows(self._sealed(out, out_begins, next_versions(stored), newest, metas), counts)
+
+    def replace(
+        self, stored: Sequence[bytes | None], history: HistoryByRow, batch_end_ms: int, refused: dict[str, int]
+    ) -> list[bytes | None]:
+        """The rows with everything before `batch_end_ms` replaced by their history, each with the version that follows
+        its own; None for a row that has a later batch end.
+
+        A stored row that is refused counts as none; why is counted in `refused`. Raises ValueError for a batch end
+        that is within a tile.
+        """
+        if batch_end_ms % self._batch_step_ms:
+            raise ValueError(f"the batch end {batch_end_ms} is not a multiple of {self._batch_step_ms} ms")
+        words, begins = joined_rows(stored)
+        spans, metas = self._opened(words, begins, refused)
+        block = history.block
+        out, out_begins, newest = self._room(words, len(stored), len(block))
+        damaged = replace_rows(
+            words.view(np.uint8),
+            spans,
+            HEADER_SIZE,
+            metas,
+            (self._program, self._hop_ats, self._reaches),
+            (KEEP_SLACK_MS, HEAD_MAX),
+            batch_end_ms,
+            history.begins,
+            (block.times, block.ids, block.values, block.hashes, history.repeats),
+            out.view(np.uint8),
+            out_begins,
+            newest,
+        )
+        if damaged:
+            refused["bad_shape"] = refused.get("bad_shape", 0) + damaged
+        return self._sealed(out, out_begins, next_versions(stored), newest, metas)
+
+    def _room(self, words: Ints, rows: int, events: int) -> tuple[Versions, Ints, Ints]:
+        """Room for what the rows may become, for where each begins, and for its newest event time."""
+        room = 8 * len(words) + events * self._bytes_per_event + rows * self._bytes_per_row
+        return np.empty(room // 8, np.uint64), np.empty(rows + 1, np.int64), np.empty(rows, np.int64)
+
+    def _sealed(self, out: Versions, begins: Ints, versions: Versions, newest: Ints, metas: Ints) -> list[bytes | None]:
+        """The rows with their headers; None for an empty one."""
+        seal_stream_rows(out, begins >> 3, self._fingerprint, versions, newest, metas)
+        data = out[: begins[-1] >> 3].tobytes()
+        return [data[a:b] if b > a else None for a, b in pairwise(begins.tolist())]
 
     def _opened(self, words: Ints, begins: Ints, refused: dict[str, int]) -> tuple[Ints, Ints]:
         """Where in bytes each row begins and ends, int64[rows, 2], and what its header says, int64[rows, 4]: events in

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
@@ -17,7 +21,10 @@ from feast.protos.feast.types.Value_pb2 import ValueType
 
 from materialize.definitions import JoinKey
 
+Column = np.ndarray[Any, Any]
+
 _U32 = struct.Struct("<I")
+_STRING = _U32.pack(ValueType.STRING)
 _PACKERS: dict[str, Callable[[object], bytes]] = {
     "STRING": lambda value: str(value).encode(),
     "BYTES": lambda value: bytes(value),  # type: ignore[call-overload]
@@ -68,6 +75,19 @@ class KeyEncoder:
         packed = [pack(value) for (value,) in identities]
         return [b"%b%b%b}" % (before, size(len(part)), part) for part in packed]
 
+    def entities_of_columns(self, columns: Sequence[Column]) -> pa.Array:
+        """`entity` of each of n entities, a binary array; columns: for each join key its n values, without null.
+
+        Text is put together where Arrow has it, other values one by one.
+        """
+        texts = [_text(column) for column in columns]
+        if not texts or any(text is None for text in texts) or any(kind != _STRING for kind, _ in self._packers):
+            return pa.array(self.entities(zip(*columns, strict=True)), pa.binary())
+        parts: list[Any] = [pa.scalar(self._names, pa.binary())]
+        for text in texts:
+            parts += [pa.scalar(_STRING, pa.binary()), _lengths(text), text]
+        return pc.binary_join_element_wise(*parts, pa.scalar(b"}", pa.binary()), pa.scalar(b"", pa.binary()))
+
     def keys(self, identities: Iterable[Sequence[object]]) -> list[bytes]:
         """`key` of each."""
         return [self.prefix + entity for entity in self.entities(identities)]
@@ -85,6 +105,23 @@ class KeyEncoder:
 def view_prefix(project: str, view_name: str) -> bytes:
     """What all keys of a view begin with."""
     return f"{project}:{view_name}:".encode()
+
+
+def _text(column: Column) -> pa.Array | None:
+    """The values in UTF-8, a binary array, if all of them are strings."""
+    if column.dtype != object:
+        return None
+    try:
+        return pa.array(column, pa.string(), from_pandas=False).cast(pa.binary())
+    except (pa.ArrowException, TypeError):
+        return None
+
+
+def _lengths(text: pa.Array) -> pa.Array:
+    """The length of each value as four bytes."""
+    lengths = pc.binary_length(text).to_numpy().astype("<u4")
+    fixed = pa.FixedSizeBinaryArray.from_buffers(pa.binary(4), len(text), [None, pa.py_buffer(lengths)])
+    return fixed.cast(pa.binary())
 
 
 def _serialised(entity: EntityKeyProto) -> bytes:

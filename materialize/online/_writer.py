@@ -13,7 +13,7 @@ from materialize.online._batch_rows import BatchRow, encode_batch_row
 from materialize.online._connect import unavailable_if_redis_fails
 from materialize.online._errors import RowRefusedError, WriteConflictError
 from materialize.online._fetch import fetch
-from materialize.online._folding import EventsByRow, FoldedRows, RowFolder, next_versions
+from materialize.online._folding import EventsByRow, FoldedRows, HistoryByRow, RowFolder, next_versions
 from materialize.online._header import VERSION_SLICE
 from materialize.online._scripts import compare_and_set, newer_wins
 from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
@@ -31,9 +31,11 @@ TRIES_MAX = 20
 
 @dataclass
 class WriteCounts:
-    """What the writes did, added up over a writer's life. large: rows written that took more than LARGE_ROW_BYTES."""
+    """What the writes did, added up over a writer's life. sent_bytes: of the rows that the server was asked to write.
+    large: rows written that took more than LARGE_ROW_BYTES."""
 
     written: int = 0
+    sent_bytes: int = 0
     large: int = 0
     conflicts: int = 0
     unchanged: int = 0
@@ -67,6 +69,10 @@ class FoldOutcome:
 
 Change = Callable[[StreamRow], StreamRow | None]
 """From the stored row to the row to write, or None when there is nothing to write. May be called several times."""
+
+
+Progress = Callable[[int, int], None]
+"""Told (rows done so far, rows in all)."""
 
 
 class RowWriter:
@@ -111,6 +117,26 @@ class RowWriter:
                 raise _conflict(view, len(waiting))
         return outcome
 
+    def replace_batch_sides(
+        self, view: StreamView, folder: RowFolder, history: HistoryByRow, batch_end_ms: int, progress: Progress
+    ) -> None:
+        """Replace everything before the batch end in the rows of the history, by compare-and-set; a conflict reads and
+        replaces that row again. A row that has a later batch end stays as it is. Doing it again changes no value.
+
+        Raises as `update_stream_rows` does; rows written before stay written.
+        """
+        for begin in range(0, len(history.keys), PIPELINE_MAX):
+            end = min(begin + PIPELINE_MAX, len(history.keys))
+            waiting = list(range(begin, end))
+            for _ in range(TRIES_MAX):
+                lost = self._try_replacing(view, folder, history.rows(waiting), batch_end_ms)
+                waiting = [waiting[place] for place in lost]
+                if not waiting:
+                    break
+            else:
+                raise _conflict(view, len(waiting))
+            progress(end, len(history.keys))
+
     def write_batch_rows(self, view: BatchView, rows: Sequence[tuple[bytes, BatchRow]]) -> int:
         """Write each row unless a newer one is stored. Returns how many were written; the rest were older.
 
@@ -123,12 +149,12 @@ class RowWriter:
         with unavailable_if_redis_fails():
             written = newer_wins(self._client, keys, rows, view.ttl_ms)
         self.counts.written += written
+        self.counts.sent_bytes += sum(map(len, rows))
         self.counts.unchanged += len(rows) - written
         return written
 
     def _try_stream_rows(self, view: StreamView, keys: Sequence[bytes], changes: Mapping[bytes, Change]) -> list[bytes]:
         """One read and one write of the rows; returns the keys whose rows changed in between."""
-        life_ms = max(view.spec.reach_ms, view.ttl_ms) + KEEP_SLACK_MS
         chosen, versions, rows = [], [], []
         for key, data in zip(keys, self._stored(keys), strict=True):
             stored = self._decode(view, data)
@@ -141,21 +167,32 @@ class RowWriter:
             chosen.append(key)
             versions.append((data or b"")[VERSION_SLICE])
             rows.append(encode_stream_row(view.spec, fresh))
-        done = self._compare_and_set(chosen, versions, rows, life_ms)
+        done = self._compare_and_set(chosen, versions, rows, _life_ms(view))
         return [key for key, written in zip(chosen, done, strict=True) if not written]
 
     def _try_folds(self, view: StreamView, folder: RowFolder, events: EventsByRow) -> tuple[list[int], FoldedRows]:
         """One read, fold and write. Returns the places of the rows that changed in between, and what became of all."""
-        life_ms = max(view.spec.reach_ms, view.ttl_ms) + KEEP_SLACK_MS
         stored = self._stored(events.keys)
         folded = folder.fold(stored, events, self.counts.refused)
-        new = [(place, data) for place, data in enumerate(folded.data) if data is not None]
-        keys = [events.keys[place] for place, _ in new]
+        return self._write_changed(events.keys, stored, folded.data, _life_ms(view)), folded
+
+    def _try_replacing(
+        self, view: StreamView, folder: RowFolder, history: HistoryByRow, batch_end_ms: int
+    ) -> list[int]:
+        """One read and write of the rows. Returns the places of those that changed in between."""
+        stored = self._stored(history.keys)
+        rows = folder.replace(stored, history, batch_end_ms, self.counts.refused)
+        return self._write_changed(history.keys, stored, rows, _life_ms(view))
+
+    def _write_changed(
+        self, keys: Sequence[bytes], stored: Sequence[bytes | None], rows: Sequence[bytes | None], life_ms: int
+    ) -> list[int]:
+        """Write what is not None over what was read. Returns the places of the rows that changed in between."""
+        new = [(place, data) for place, data in enumerate(rows) if data is not None]
         versions = [(stored[place] or b"")[VERSION_SLICE] for place, _ in new]
-        done = self._compare_and_set(keys, versions, [data for _, data in new], life_ms)
-        self.counts.unchanged += len(folded.data) - len(new)
-        lost = [place for (place, _), written in zip(new, done, strict=True) if not written]
-        return lost, folded
+        done = self._compare_and_set([keys[place] for place, _ in new], versions, [data for _, data in new], life_ms)
+        self.counts.unchanged += len(rows) - len(new)
+        return [place for (place, _), written in zip(new, done, strict=True) if not written]
 
     def _stored(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with unavailable_if_redis_fails():
@@ -168,6 +205,7 @@ class RowWriter:
         with unavailable_if_redis_fails():
             done = compare_and_set(self._client, keys, versions, rows, life_ms)
         self.counts.written += sum(done)
+        self.counts.sent_bytes += sum(map(len, rows))
         self.counts.large += sum(len(row) > LARGE_ROW_BYTES for row, written in zip(rows, done, strict=True) if written)
         self.counts.conflicts += len(done) - sum(done)
         return done
@@ -179,6 +217,11 @@ class RowWriter:
             except RowRefusedError as error:
                 self.counts.refused[error.reason] = self.counts.refused.get(error.reason, 0) + 1
         return StreamRow(empty_row(view.spec), 0, {})
+
+
+def _life_ms(view: StreamView) -> int:
+    """How long the server keeps a row after its last write."""
+    return max(view.spec.reach_ms, view.ttl_ms) + KEEP_SLACK_MS
 
 
 def _conflict(view: StreamView, rows: int) -> WriteConflictError:

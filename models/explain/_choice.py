@@ -8,25 +8,36 @@ from dataclasses import dataclass
 import onnx
 
 from models._arrays import Floats
+from models._operators import check_nodes
+from models.errors import InputError
 from models.explain._core import Preparation, linear_of, preparation_of, reading_features, trees_of
 from models.explain._linear import LinearExplainer
 from models.explain._prepared import Prepared
 from models.explain._protocol import Explainer
 from models.explain._sampling import SamplingExplainer
-from models.explain._trees import InterventionalTrees, interventional_tables
+from models.explain._trees import (
+    PATH_DEPENDENT,
+    InterventionalTrees,
+    PathDependentTrees,
+    TreeTables,
+    interventional_tables,
+    path_dependent_tables,
+)
 from models.graph import facts_of
 from models.trees import Ensemble, read_trees
 
-TREES, LINEAR, SAMPLING = "interventional_trees", "linear", "sampling"
+TREES, PATH_TREES, LINEAR, SAMPLING = "interventional_trees", "path_dependent_trees", "linear", "sampling"
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """An explainer, its method (TREES, LINEAR or SAMPLING), and the operators in front of the model that it passes."""
+    """An explainer, its method (TREES, PATH_TREES, LINEAR or SAMPLING), the operators in front of the model that it
+    passes, and the tables of trees."""
 
     explainer: Explainer
     method: str
     preparation: tuple[str, ...] = ()
+    tables: TreeTables | None = None
 
 
 def trees_behind(model: onnx.ModelProto) -> Ensemble | None:
@@ -48,27 +59,50 @@ def is_exact(model: onnx.ModelProto) -> bool:
 
 
 def explainer_of(
-    model: onnx.ModelProto, background: Floats, reference: str, margin: Callable[[Floats], Floats]
+    model: onnx.ModelProto,
+    background: Floats,
+    reference: str,
+    margin: Callable[[Floats], Floats],
+    *,
+    path_dependent: bool = False,
+    tables: TreeTables | None = None,
 ) -> Chosen:
     """The explainer of a graph in the served form, against the background sample float64[B, F].
 
     Trees and linear models are explained exactly, also behind operators that treat each feature alone; everything else
     by sampling, with `margin`: float64[N, F] to the graph's margins float64[N], not called for the others.
-    Raises UnsupportedModelError for trees that cannot be read, InputError for an empty background.
+    `path_dependent`: trees with covers, by these instead of the background. `tables`: what was built before for this
+    graph and background, else they are built now.
+    Raises UnsupportedModelError for trees that cannot be read, InputError for an empty background, for covers that are
+    asked for and not there, and for path-dependent explanations of anything but trees.
     """
     space = facts_of(model).output_space
     trees = trees_of(model)
     linear = None if trees else linear_of(model)
     part = trees or linear
     steps = None if part is None else preparation_of(model, part.prepared)
+    if path_dependent and (steps is None or trees is None):
+        raise InputError("only trees have path-dependent explanations: explain this model against its background")
     if steps is None:
         return Chosen(SamplingExplainer(margin, background, reference, space), SAMPLING)
     preparation = Preparation(model, steps)
     if linear is not None:
-        explainer = LinearExplainer(linear, preparation, background, reference, space)
-        return Chosen(explainer, LINEAR, preparation.operators)
+        linear_explainer = LinearExplainer(linear, preparation, background, reference, space)
+        return Chosen(linear_explainer, LINEAR, preparation.operators)
     assert trees is not None
-    ensemble = read_trees(reading_features(model, trees, preparation.element_type))
-    prepared = preparation.apply(background)
-    exact = InterventionalTrees(interventional_tables(ensemble, prepared), prepared, reference, space)
-    return Chosen(Prepared(exact, preparation) if steps.operators else exact, TREES, preparation.operators)
+    # ONNX Runtime walks what it is given, in a loop for ever: the trees are looked at also when tables are there.
+    check_nodes(trees.operator, facts_of(model).width)
+    if tables is None or path_dependent != (tables.kind == PATH_DEPENDENT):
+        ensemble = read_trees(reading_features(model, trees, preparation.element_type))
+        tables = _built(ensemble, preparation.apply(background), path_dependent)
+    exact: Explainer = (
+        PathDependentTrees(tables, reference, space)
+        if path_dependent
+        else InterventionalTrees(tables, preparation.apply(background), reference, space)
+    )
+    explainer = Prepared(exact, preparation) if steps.operators else exact
+    return Chosen(explainer, PATH_TREES if path_dependent else TREES, preparation.operators, tables)
+
+
+def _built(ensemble: Ensemble, background: Floats, path_dependent: bool) -> TreeTables:
+    return path_dependent_tables(ensemble) if path_dependent else interventional_tables(ensemble, background)

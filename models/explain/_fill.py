@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models._arrays import Floats, Ints
+from models._arrays import Bools, Floats, Ints
 from models.explain import _layout as at
 from models.explain._kernels import compiled, read_patterns, read_slots
 from models.explain._tables import Compiled
@@ -64,7 +64,8 @@ def shapley_weights(size_max: int) -> Floats:
 
 def quadrature(size_max: int) -> tuple[Floats, Floats, Longs]:
     """Points and weights on [0, 1] of the rules for 1, 2, … conditions, one after the other, and where each begins."""
-    rules = [np.polynomial.legendre.leggauss((size + 1) // 2) for size in range(1, size_max + 1)]
+    by_points = [np.polynomial.legendre.leggauss(count) for count in range(1, (size_max + 1) // 2 + 1)]
+    rules = [by_points[(size - 1) // 2] for size in range(1, size_max + 1)]
     points = np.concatenate([np.empty(0), *[(nodes + 1) / 2 for nodes, _ in rules]])
     weights = np.concatenate([np.empty(0), *[w / 2 for _, w in rules]])
     first = np.cumsum([0, 0, *[nodes.size for nodes, _ in rules]]).astype(np.int64)
@@ -233,7 +234,7 @@ def _fill_path_dependent(
 
 @compiled
 def play_path_dependent(
-    met: Floats, ratios: Floats, value: float, points: Floats, weights: Floats, shares: Floats
+    met: Bools, ratios: Floats, value: float, points: Floats, weights: Floats, shares: Floats
 ) -> None:
     """Adds to `shares` float64[d] those of one leaf: `met` bool[d] by the row, `ratios` by the training rows."""
     size = shares.size

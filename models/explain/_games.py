@@ -12,7 +12,7 @@ import numpy as np
 
 from models._arrays import Floats, Ints
 from models.explain import _layout as at
-from models.explain._fill import play_path_dependent
+from models.explain._fill import Longs, play_path_dependent
 from models.explain._kernels import compiled, read_slots
 
 _ANYONES, _OURS, _THEIRS = 0, 1, 2
@@ -82,7 +82,7 @@ def _play(
     kept: Floats,
     out: Floats,
 ) -> None:
-    """One game on one tree. `owner` uint8[F] is 0 before and after; `splits` and `kept` are room for the open splits."""
+    """One game on one tree. `owner` uint8[F] is 0 before and after; `splits` and `kept` are scratch."""
     a, b, depth, node = 0, 0, 0, root
     while True:
         while feature[node] >= 0:
@@ -123,7 +123,7 @@ def _play(
 
 @compiled
 def play_leaves(
-    ints: Ints, floats: Floats, slots: Ints, points: Floats, weights: Floats, first: Ints, out: Floats
+    ints: Ints, floats: Floats, slots: Ints, points: Floats, weights: Floats, first: Longs, out: Floats
 ) -> None:
     """Adds to `out` float64[F] the path-dependent shares of the leaves without tables, for the slots of one row.
 
@@ -156,3 +156,35 @@ def play_leaves(
         )
         for i in range(size):
             out[feature[begin + i]] += shares[i]
+
+
+@compiled
+def path_max(ints: Ints) -> int:
+    """The most distinct features on one path of the whole forest, whose nodes stand before their children."""
+    nodes = ints[at.NODES]
+    feature = ints[ints[at.WHOLE_FEATURE_AT] : ints[at.WHOLE_FEATURE_AT] + nodes]
+    links = ints[ints[at.NODES_AT] : ints[at.NODES_AT] + 4 * nodes].reshape(4, nodes)
+    seen = np.zeros(ints[at.FEATURES], np.int64)
+    opened = np.empty(nodes + 1, np.int64)
+    turns = np.zeros(nodes + 1, np.uint8)  # children already visited
+    most, distinct = 0, 0
+    for tree in range(ints[at.WHOLE]):
+        opened[0], depth = ints[ints[at.WHOLE_ROOTS_AT] + tree], 1
+        while depth > 0:
+            node = opened[depth - 1]
+            f = feature[node]
+            if f < 0 or turns[depth - 1] == 2:
+                if f >= 0:
+                    seen[f] -= 1
+                    distinct -= seen[f] == 0
+                turns[depth - 1] = 0
+                depth -= 1
+                continue
+            if turns[depth - 1] == 0:
+                distinct += seen[f] == 0
+                seen[f] += 1
+                most = max(most, distinct)
+            opened[depth] = links[2 + turns[depth - 1], node]
+            turns[depth - 1] += 1
+            depth += 1
+    return most

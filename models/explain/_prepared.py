@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from models._arrays import Floats
+from models.errors import UnsupportedModelError
 from models.explain._core import Preparation
 from models.explain._protocol import Explainer, Explanation
+from models.explain._trees import InterventionalTrees
 
 
 class Prepared:
@@ -21,3 +23,9 @@ class Prepared:
     def explain(self, matrix: Floats) -> Explanation:
         """The explanation of float64[N, F]. Raises InputError for another width."""
         return self._explainer.explain(self._preparation.apply(matrix))
+
+    def explain_probability(self, matrix: Floats) -> Explanation:
+        """As `InterventionalTrees.explain_probability`. Raises UnsupportedModelError for other explainers behind it."""
+        if isinstance(self._explainer, InterventionalTrees):
+            return self._explainer.explain_probability(self._preparation.apply(matrix))
+        raise UnsupportedModelError("only trees in log-odds that compare with a background explain a probability")

@@ -16,8 +16,8 @@ __all__ = ["LOG_ODDS", "PROBABILITY", "Explainer", "Explanation"]
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`base_value` + the sum of a row of `attributions` (float64[N, F]) is the row's margin, or, where a probability was
-    asked for, the row's score.
+    """`base_value` + the sum of a row of `attributions` (float64[N, F]) is the row's margin, or its score where a
+    probability was asked for.
 
     `reference` says what the rows are compared with, `output_space` in which unit, see `models.graph`.
     Estimates have `standard_errors` float64[N, F] of the attributions and the number of `pairs` int64[N] of sampled

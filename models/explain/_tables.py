@@ -9,12 +9,13 @@ look-ups, whatever the size of the background. `_groups` says how leaves come to
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models._arrays import Floats, Ints
+from models._arrays import Bools, Floats, Ints
 from models.explain import _layout as at
 from models.explain._groups import Group, Shape, cut
 from models.trees import LEAF, Ensemble, Tree
@@ -111,7 +112,8 @@ class _Arrays:
     """Collects the sections of one array, and says where each began."""
 
     def __init__(self, dtype: type[np.int32] | type[np.float64], size: int) -> None:
-        self._dtype, self.size, self._parts = dtype, size, [np.zeros(size, dtype)]
+        self._dtype, self.size = dtype, size
+        self._parts: list[NDArray[Any]] = [np.zeros(size, dtype)]
 
     def add(self, values: object) -> int:
         part = np.asarray(values, self._dtype).reshape(-1)
@@ -119,7 +121,7 @@ class _Arrays:
         self.size += part.size
         return self.size - part.size
 
-    def joined(self) -> NDArray[np.generic]:
+    def joined(self) -> NDArray[Any]:
         return np.concatenate(self._parts)
 
 
@@ -130,15 +132,15 @@ def compile_ensemble(ensemble: Ensemble, *, path_dependent: bool, table_bytes_ma
     slots = _Slots.of(ensemble) if ensemble.trees else _Slots([np.empty(0)] * ensemble.feature_count)
     chosen = _within_budget([(t, g) for t, c in enumerate(cuts) for g in c.groups], table_bytes_max)
     rest = {(t, leaf) for t, c in enumerate(cuts) for leaf in c.without_table}
-    for t, group in set((t, g) for t, c in enumerate(cuts) for g in c.groups) - set(chosen):
+    for t, group in {(t, g) for t, c in enumerate(cuts) for g in c.groups} - set(chosen):
         rest.update((t, leaf) for leaf in _leaves_below(ensemble.trees[t], group.root))
     upper, number = _upper(shapes, chosen, slots)
     members = [_member(ensemble.trees[t], t, shapes[t], g, number, slots) for t, g in chosen]
     return _assemble(ensemble, shapes, slots, upper, members, rest, path_dependent)
 
 
-def _plain_splits(tree: Tree) -> NDArray[np.bool_]:
-    plain = tree.feature != LEAF
+def _plain_splits(tree: Tree) -> Bools:
+    plain = np.asarray(tree.feature != LEAF, np.bool_)
     plain[list(tree.members)] = False
     return plain
 
@@ -165,7 +167,7 @@ def _leaves_below(tree: Tree, root: int) -> list[int]:
 def _upper(
     shapes: list[Shape], groups: list[tuple[int, Group]], slots: _Slots
 ) -> tuple[NDArray[np.int64], dict[tuple[int, int], int]]:
-    """int64[3, UPPER], parent, slot and rank of each node above groups, parents first; 1 + the position of (tree, node).
+    """int64[3, UPPER]: parent, slot, rank of the nodes above groups, parents first; and 1 + the place of (tree, node).
 
     Parents are numbered so too; 0 stands above the roots.
     """
@@ -208,7 +210,7 @@ def _conditions(tree: Tree, shape: Shape, leaf: int) -> dict[int, list[tuple[int
     """By feature: the nodes on the leaf's path that test it, and whether the path goes left there."""
     path = [*shape.path(leaf), leaf]
     found: dict[int, list[tuple[int, bool]]] = {}
-    for node, child in zip(path, path[1:], strict=False):
+    for node, child in pairwise(path):
         found.setdefault(int(tree.feature[node]), []).append((node, bool(tree.left[node] == child)))
     return found
 
@@ -330,10 +332,25 @@ def _add_forests(
     """All nodes; which of them belong to the whole forest, and which to that of the leaves in `rest`."""
     trees = ensemble.trees
     roots = np.cumsum([0, *[tree.feature.size for tree in trees]])
-    joined = [np.concatenate([np.empty(0, np.int64), *part]) for part in zip(*[
-        (np.array(slots.tests[t][0]), np.array(slots.tests[t][1]), tree.left + roots[t], tree.right + roots[t])
-        for t, tree in enumerate(trees)
-    ], strict=True)] if trees else []
+    joined = (
+        [
+            np.concatenate([np.empty(0, np.int64), *part])
+            for part in zip(
+                *[
+                    (
+                        np.array(slots.tests[t][0]),
+                        np.array(slots.tests[t][1]),
+                        tree.left + roots[t],
+                        tree.right + roots[t],
+                    )
+                    for t, tree in enumerate(trees)
+                ],
+                strict=True,
+            )
+        ]
+        if trees
+        else []
+    )
     header[at.NODES], header[at.NODES_AT] = roots[-1], ints.add(joined)
     header[at.PATH_MAX] = max((mask.bit_count() for shape in shapes for mask in shape.above), default=0)
     feature = np.concatenate([np.empty(0, np.int64), *[tree.feature for tree in trees]])

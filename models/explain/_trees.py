@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models._arrays import Floats, Ints, as_matrix
-from models.errors import InputError
+from models.errors import InputError, UnsupportedModelError
 from models.explain import _layout as at
 from models.explain._fill import fill_interventional, fill_path_dependent, quadrature, shapley_weights
 from models.explain._games import margins, play_forest, play_leaves, slots_of
@@ -119,14 +119,18 @@ class InterventionalTrees:
 
         Defined as the shap library defines it: the shares of the margin against each single background row are scaled
         by (σ(f(x)) − σ(f(z))) / (f(x) − f(z)) and then averaged. One game for each background row: slow, not for the
-        hot path. Raises InputError for another width.
+        hot path. Raises UnsupportedModelError unless the margin is log-odds, InputError for another width.
         """
+        if self._output_space != LOG_ODDS:
+            raise UnsupportedModelError(f"the margin is {self._output_space}, only log-odds become a probability by σ")
         ints, floats = self._tables.ints, self._tables.floats
         rows = as_matrix(matrix, self._tables.feature_count)
         slots = slots_of(ints, floats, rows)
         theirs = self._tables.constant + margins(ints, floats, self._background)
         attributions = np.zeros(rows.shape)
-        for margin, ours, out in zip(self._tables.constant + margins(ints, floats, slots), slots, attributions, strict=True):
+        for margin, ours, out in zip(
+            self._tables.constant + margins(ints, floats, slots), slots, attributions, strict=True
+        ):
             scale = _slopes(float(margin), theirs) * self._even
             play_forest(ints, floats, at.WHOLE, ours, self._background, scale, self._weights, out)
         base_value = math.fsum(_sigmoid(theirs)) / len(theirs)

@@ -8,8 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -19,6 +21,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -149,11 +152,13 @@ def labelled(home: Home, name: str) -> pd.DataFrame:
 
 
 def write_live_events_as_history(home: Home) -> None:
-    """What came through the log since the full hour, beside the history, so that offline values can be computed."""
+    """What came through the log since the full hour, beside the history, so that offline values can be computed; each
+    created when the log took it."""
     log = home.event_log()
     for topic, struct in TOPICS.items():
-        events = [msgspec.json.decode(record.value, type=struct) for record in log.tail(topic, 1_000_000)]
-        rows = [{**msgspec.structs.asdict(event), "created": event.event_time} for event in events]
+        records = log.tail(topic, 1_000_000)
+        events = [(record, msgspec.json.decode(record.value, type=struct)) for record in records]
+        rows = [{**msgspec.structs.asdict(event), "created": record.timestamp_ms} for record, event in events]
         schema = pq.read_schema(home.data / topic / "part-0000.parquet")
         columns = {name: [row[name] for row in rows] for name in schema.names}
         pq.write_table(pa.table(columns, schema=schema), home.data / topic / "part-live.parquet")
@@ -210,6 +215,45 @@ def test_http_feast_and_offline_give_equal_values_for_every_feature_of_both_serv
         assert np.isnan(served[-1]).sum() > len(names) / 2, "the unknown actor has values"
         assert not answers[-1]["actor_known"]
         assert np.isfinite(served[:-1]).mean() > 0.6
+
+
+@pytest.mark.timeout(600)
+def test_the_audit_finds_every_decision_equal_and_a_lost_event_by_its_exit_code(
+    demo: Demo, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    status, answer = demo.ask("/v1/score", {"model": "ad_click_risk", "event": live_click(demo.home)})
+    assert status == 200, answer
+    wait_until(lambda: answer["decision_id"] in logged_text(demo.home), 20, "the decision is in the log")
+    write_live_events_as_history(demo.home)
+    run, report = Commands(demo.home.root, request.config.rootpath), tmp_path / "audit.json"
+    until = datetime.fromtimestamp(time.time() + 60, UTC).isoformat()
+    audit = ("audit", "--from", "2020-01-01T00:00:00Z", "--to", until, "--history-until", until)
+    good = run(*audit, "--json", str(report), timeout=200)
+    assert good.returncode == 0, good.stdout[-3000:] + good.stderr[-2000:]
+    found = json.loads(report.read_bytes())
+    assert found["compared_decisions"] == found["decisions"] >= 3
+    assert not found["set_apart"]
+    path = demo.home.data / "ad_events" / "part-live.parquet"
+    live = pq.read_table(path)
+    pq.write_table(live.filter(pc.not_equal(live["ip"], answer["actor"]["ip"])), path)
+    bad = run(*audit, timeout=200)
+    assert bad.returncode == 1, bad.stdout[-3000:]
+    assert "ip_clicks_24h" in bad.stdout
+
+
+def live_click(home: Home) -> dict[str, Any]:
+    """A click now, like the newest one in the log, whose rows have that one."""
+    log = home.event_log()
+    events = [msgspec.json.decode(record.value) for record in log.tail("ad_events", 1_000_000)]
+    log.close()
+    clicks = [event for event in events if event["event_type"] == "click"]
+    newest = max(clicks, key=lambda event: event["event_time"])
+    return {**newest, "event_id": "audited", "event_time": round(time.time() * 1000)}
+
+
+def logged_text(home: Home) -> str:
+    """The decision log."""
+    return "".join(path.read_text() for path in sorted(home.decisions.rglob("*.jsonl")))
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_reason_codes_come_from_the_feature_reference() -> None:
     assert reason_code("ip_clicks:count-1h") == "IP_CLICKS_COUNT_1H"
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.parquet", "background.parquet"])
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.parquet", "background.parquet", "tables.bin"])
 def test_a_bundle_with_a_missing_file_does_not_load(tmp_path: Path, name: str) -> None:
     store, version, directory = published(tmp_path)
     (directory / name).unlink()
@@ -95,7 +95,7 @@ def test_a_bundle_with_a_missing_file_does_not_load(tmp_path: Path, name: str) -
         store.load(MODEL, version)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.parquet", "background.parquet"])
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.parquet", "background.parquet", "tables.bin"])
 def test_a_bundle_with_one_changed_byte_does_not_load(tmp_path: Path, name: str) -> None:
     store, version, directory = published(tmp_path)
     content = bytearray((directory / name).read_bytes())
@@ -134,7 +134,11 @@ def no_change(files: dict[str, bytes]) -> None:
 
 
 def test_another_graph_fails_the_golden_rows(tmp_path: Path) -> None:
-    store, version = forge(tmp_path, lambda files: files.update({"model.onnx": export_trees(stump(high=2.0 + 1e-8))}))
+    def change(files: dict[str, bytes]) -> None:
+        files["model.onnx"] = export_trees(stump(high=2.0 + 1e-8))
+        del files["tables.bin"]
+
+    store, version = forge(tmp_path, change)
     with pytest.raises(GoldenMismatchError, match="margin differs"):
         store.load(MODEL, version)
 
@@ -144,7 +148,12 @@ def test_another_background_fails_the_golden_rows(tmp_path: Path) -> None:
     other = ModelStore(tmp_path / "other")
     changed = other.publish(dataclasses.replace(draft(), background=np.ones((1, 2))))
     background = (directory.parent / changed / "background.parquet").read_bytes()
-    store, version = forge(tmp_path, lambda files: files.update({"background.parquet": background}))
+
+    def change(files: dict[str, bytes]) -> None:
+        files["background.parquet"] = background
+        del files["tables.bin"]
+
+    store, version = forge(tmp_path, change)
     with pytest.raises(GoldenMismatchError, match="attribution differs"):
         store.load(MODEL, version)
 
@@ -161,7 +170,12 @@ def test_a_graph_with_external_data_does_not_load(tmp_path: Path) -> None:
     tensor = helper.make_tensor("w", TensorProto.DOUBLE, [1], [1.0])
     tensor.data_location = TensorProto.EXTERNAL
     model.graph.initializer.append(tensor)
-    store, version = forge(tmp_path, lambda files: files.update({"model.onnx": model.SerializeToString()}))
+
+    def replaced(files: dict[str, bytes]) -> None:
+        del files["tables.bin"]
+        files["model.onnx"] = model.SerializeToString()
+
+    store, version = forge(tmp_path, replaced)
     with pytest.raises(BundleCorruptError, match="other files"):
         store.load(MODEL, version)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from materialize.definitions import FeatureField, JoinKey, StreamView, ViewEvents
 from materialize.kernel import empty_row, fold_events, read_windows, replace_batch_side
 from materialize.online import KeyEncoder, StreamRow, decode_stream_row, encode_stream_row
-from materialize.online._folding import EventsByRow, RowFolder, events_by_row
+from materialize.online._folding import EventsByRow, RowFolder, events_by_row, history_by_row
 from tests.kernel.oracle import OracleEvent
 from tests.kernel.test_kernel_against_oracle import HOUR_MS, SPEC, START_MS, block_of, histories
 
@@ -109,6 +109,47 @@ def test_folded_bytes_are_the_plain_folds_row(
                     wanted = replace(wanted, version=decode_stream_row(SPEC, data).version)
                 assert_same_row(data, wanted, START_MS)
                 rows[name], stored[name] = wanted, data
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    histories(),
+    st.randoms(use_true_random=False),
+    st.integers(0, 30),
+    st.integers(0, 200),
+    st.none() | st.integers(-3, 60),
+)
+def test_batch_sides_replaced_in_bytes_are_the_plain_forms_rows(
+    events: list[OracleEvent], chance: random.Random, live_hours: int, hours: int, before: int | None
+) -> None:
+    batch_end_ms = (START_MS - hours * HOUR_MS) // SPEC.batch_step_ms * SPEC.batch_step_ms
+    row = StreamRow(empty_row(SPEC), 0, {})
+    if before is not None:
+        owned_ms = batch_end_ms - before * SPEC.batch_step_ms
+        row = StreamRow(replace_batch_side(SPEC, row.state, block_of(events[::3]), owned_ms), 7, {})
+    live = [e for e in events if e.time_ms >= START_MS - live_hours * HOUR_MS and chance.random() < 0.8]
+    if live:
+        row = StreamRow(fold_events(SPEC, row.state, block_of(live))[0], 8, {0: 5, 3: 9})
+    stored = encode_stream_row(SPEC, row) if row.version else None
+    history = [event for event in events if chance.random() < 0.8]
+    history += [replace(event, time_ms=event.time_ms - HOUR_MS) for event in history[::4]]  # delivered twice
+    chance.shuffle(history)
+    block = block_of(history)
+    by_row = history_by_row([b"k"], np.zeros(len(history), np.int64), block)
+    [data] = FOLDER.replace([stored], by_row, batch_end_ms, {})
+    if row.state.batch_end_ms > batch_end_ms:
+        assert data is None
+        return
+    assert data is not None
+    version = row.version + 1 if stored else decode_stream_row(SPEC, data).version
+    wanted = StreamRow(replace_batch_side(SPEC, row.state, block, batch_end_ms), version, row.applied)
+    assert_same_row(data, wanted, START_MS)
+
+
+def test_a_batch_end_within_a_tile_is_refused() -> None:
+    by_row = history_by_row([b"k"], np.empty(0, np.int64), block_of([]))
+    with pytest.raises(ValueError, match="multiple"):
+        FOLDER.replace([None], by_row, SPEC.batch_step_ms + 1, {})
 
 
 @pytest.mark.parametrize("garbage", [b"", b"AR", bytes(200)])

@@ -30,6 +30,7 @@ from serving.asgi import ScoringApp
 from serving.clock import Clock
 from serving.decision import Decision
 from serving.events import EventIntake
+from serving.ports import DecisionLog
 from serving.scoring import ScoringService
 
 NOW_MS = 1_795_000_000_000
@@ -164,22 +165,27 @@ def _random_tree(rng: np.random.Generator, feature_count: int) -> Tree:
 
 
 def publish_model(
-    store: ModelStore, *, refs: Sequence[str] = FEATURES, fingerprint: str = FINGERPRINT, seed: int = 7
+    store: ModelStore,
+    *,
+    refs: Sequence[str] = FEATURES,
+    fingerprint: str = FINGERPRINT,
+    seed: int = 7,
+    service: str = SERVICE,
 ) -> str:
     """Publishes a model that reads `refs`, makes it the champion and returns its version."""
     rng = np.random.default_rng(seed)
     rows = rng.uniform(0, 50, size=(12, len(refs)))
     card = ModelCard(
-        model_name=SERVICE,
+        model_name=service,
         label="the click is invalid traffic",
-        service=Service(name=SERVICE, fingerprint=fingerprint),
+        service=Service(name=service, fingerprint=fingerprint),
         features=tuple(Feature(ref=ref, code=ref.upper().replace(":", "_")) for ref in refs),
         thresholds=Thresholds(review=0.4, block=0.8),
         calibration="none",
     )
     draft = BundleDraft(card, export_trees(random_ensemble(len(refs), seed)), rows[:8], "eight rows", rows)
     version = store.publish(draft)
-    store.set_alias(SERVICE, "champion", version, at_ms=NOW_MS, by="tests")
+    store.set_alias(service, "champion", version, at_ms=NOW_MS, by="tests")
     return version
 
 
@@ -263,7 +269,7 @@ class World:
         return await self.call("POST", "/v1/score", data, {"content-type": "application/json", **(headers or {})})
 
 
-def build_world(root: Path) -> World:
+def build_world(root: Path, log: DecisionLog | None = None) -> World:
     """A server without models, over a new model store in `root`; its clock stands at NOW_MS, its stopwatch ticks."""
     features, publisher, store = MemoryFeatures(), MemoryPublisher(), ModelStore(root)
     ticks, tokens, shut_downs = itertools.count(0, 250_000), itertools.count(1), list[None]()
@@ -272,7 +278,7 @@ def build_world(root: Path) -> World:
         shut_downs.append(None)
 
     service = ScoringService(
-        features, store, publisher, lambda length: next(tokens).to_bytes(length, "big"), publish_timeout_s=0.05
+        features, store, publisher, lambda length: next(tokens).to_bytes(length, "big"), publish_timeout_s=0.05, log=log
     )
     clock = Clock(now_ms=lambda: NOW_MS, monotonic_ns=lambda: next(ticks))
     intake = EventIntake(publisher, timeout_s=0.05, events_max=EVENTS_MAX, remembered_max=REMEMBERED_MAX)

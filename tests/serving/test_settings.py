@@ -20,6 +20,8 @@ def test_everything_has_a_default_below_home() -> None:
         Path(".local/models").absolute(),
     )
     assert (settings.kafka_servers, settings.body_bytes_max) == (None, 1 << 20)
+    assert settings.decisions == Path(".local/decisions").absolute()
+    assert (settings.decision_log_rate, settings.decision_log_mib_max) == (1.0, 4096)
 
 
 def test_each_variable_sets_its_setting(tmp_path: Path) -> None:
@@ -28,12 +30,17 @@ def test_each_variable_sets_its_setting(tmp_path: Path) -> None:
             "ACTOR_RISK_HOME": str(tmp_path),
             "ACTOR_RISK_FEATURE_REPO": str(tmp_path / "repo"),
             "ACTOR_RISK_BODY_BYTES_MAX": "4096",
+            "ACTOR_RISK_DECISIONS": str(tmp_path / "log"),
+            "ACTOR_RISK_DECISION_LOG_RATE": ".05",
+            "ACTOR_RISK_DECISION_LOG_MIB_MAX": "100",
             "REDIS_URL": "rediss://cache.internal:6380/2",
             "KAFKA_BOOTSTRAP_SERVERS": "kafka-1:9092,kafka-2:9092",
         }
     )
     assert (settings.registry, settings.models) == (tmp_path / "registry.db", tmp_path / "models")
     assert (settings.feature_repo, settings.body_bytes_max) == (tmp_path / "repo", 4096)
+    assert (settings.decisions, settings.decision_log_rate) == (tmp_path / "log", 0.05)
+    assert settings.decision_log_mib_max == 100
     assert settings.redis_url == "rediss://cache.internal:6380/2"
     assert settings.kafka_servers == "kafka-1:9092,kafka-2:9092"
 
@@ -46,6 +53,10 @@ def test_each_variable_sets_its_setting(tmp_path: Path) -> None:
         ("ACTOR_RISK_REDIS_TIMEOUT_MS", "-5"),
         ("ACTOR_RISK_PUBLISH_TIMEOUT_MS", "٣"),
         ("ACTOR_RISK_BODY_BYTES_MAX", "9" * 5000),
+        ("ACTOR_RISK_DECISION_LOG_RATE", "1.5"),
+        ("ACTOR_RISK_DECISION_LOG_RATE", "5%"),
+        ("ACTOR_RISK_DECISION_LOG_RATE", "-0.1"),
+        ("ACTOR_RISK_DECISION_LOG_RATE", "nan"),
         ("REDIS_URL", "localhost:6379"),
     ],
 )

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actor_risk.cli import main
 from models import TrainingError
 from models.metrics import NEVER, threshold_for_capacity
 from models.settings import TrainSettings, models_named, read_settings
@@ -85,6 +87,22 @@ def test_a_file_that_is_not_there_and_one_of_another_kind_are_refused(tmp_path: 
         read_settings(tmp_path / "no.toml")
     with pytest.raises(TrainingError, match="the ending says"):
         read_settings(tmp_path / "train.ini")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("tres: 3", "no setting tres; did you mean 'trees'?"),
+        ("models: {ad_clik_risk: {trees: 3}}", "there is no model 'ad_clik_risk'; there are ad_click_risk"),
+    ],
+)
+def test_the_command_refuses_a_wrong_file_before_it_does_anything(tmp_path: Path, content: str, reason: str) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(content)
+    result = CliRunner().invoke(main, ["train", "--config", str(path)], env={"ACTOR_RISK_HOME": str(tmp_path)})
+    assert result.exit_code == 1
+    assert f"Error: train.yaml: {reason}" in result.output
+    assert [entry.name for entry in tmp_path.iterdir()] == ["train.yaml"]
 
 
 SCORES = st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.7, 0.9]), max_size=30)

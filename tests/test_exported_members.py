@@ -44,8 +44,8 @@ PINNED = {
         values_as_of
     """,
     "materialize.offline": """
-        ARROW_TYPES EventHistory HistoryError Knowledge OwnEvents ViewColumns entity_codes event_history history_end_ms
-        read_history values_as_declared values_of_view
+        ARROW_TYPES History HistoryError Knowledge Limits OwnEvents PointInTime ViewColumns ViewQuery entity_codes
+        history_end_ms open_history read_history values_as_declared values_of_view
     """,
     "materialize.online": """
         NUMERIC_KINDS BatchRow ConnectionSettingsError EventsByRow FeatureMatrix FeatureReader FeatureReaderSync

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,12 @@ from models.errors import TrainingError
 
 MODELS_KEY = "models"
 """The key of a file below which each model may have values of its own."""
+_READERS: dict[str, Callable[[str], Any]] = {
+    ".yaml": yaml.safe_load,
+    ".yml": yaml.safe_load,
+    ".toml": tomllib.loads,
+    ".json": json.loads,
+}
 
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,11 +114,10 @@ def _at_least(settings: TrainSettings, name: str, least: int) -> None:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    readers = {".yaml": yaml.safe_load, ".yml": yaml.safe_load, ".toml": tomllib.loads, ".json": json.loads}
-    if path.suffix.lower() not in readers:
-        raise TrainingError(f"{path.name} is none of {', '.join(readers)}: the ending says how to read the file")
+    if path.suffix.lower() not in _READERS:
+        raise TrainingError(f"{path.name} is none of {', '.join(_READERS)}: the ending says how to read the file")
     try:
-        content = readers[path.suffix.lower()](path.read_text(encoding="utf-8"))
+        content = _READERS[path.suffix.lower()](path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TrainingError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:  # TOML's and JSON's errors are ValueErrors

@@ -4,6 +4,7 @@
 <home>/registry.db  the Feast registry
 <home>/models/      bundles                                    ACTOR_RISK_MODELS: a directory, or s3://…, gs://…
 <home>/model-cache/ copies of bundles that are kept elsewhere
+<home>/reports/     what training found out about each model, HTML and JSON
 <home>/valkey/      the embedded server                        REDIS_URL instead
 <home>/logs/        output of what runs in the background
 <home>/backfill/    manifests and reports of backfills
@@ -63,6 +64,10 @@ class Home:
     @property
     def registry(self) -> Path:
         return self.root / "registry.db"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
 
     @property
     def logs(self) -> Path:

@@ -21,8 +21,8 @@ from models.errors import UnsupportedModelError
 from models.trees import FEATURES, MARGIN, SCORE
 
 LOG_ODDS, RAW_MARGIN, PROBABILITY, VALUE = "log_odds", "raw_margin", "probability", "value"
-"""What a margin is: logistic(margin) is the score; the class's input of a softmax; the score itself; a regression's
-value, which is the score too."""
+"""What a margin is: logistic(margin) is the score; what the score is made of in another way, the class's input of a
+softmax or log-odds before a calibration by steps; the score itself; a regression's value, which is the score too."""
 
 SPACE_PROPERTY = "actor_risk.output_space"
 _TARGET, _TARGET_NAME = "actor_risk.target", "actor_risk.target_name"

@@ -72,13 +72,15 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Scores from which on an actor is reviewed or blocked, of a regression values in its own unit.
 
-    `None` as precision: the threshold was set by hand.
+    The promise that a threshold was chosen for, in the tune span, is a precision, or of `review` that at most
+    `review_per_day` cases come up for review (and are not blocked). None of them: it was set by hand.
     """
 
     review: float
     block: float
     review_precision: float | None = None
     block_precision: float | None = None
+    review_per_day: float | None = None
 
     def __post_init__(self) -> None:
         if not self.review <= self.block:
@@ -170,7 +172,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     calibration: str
     training: TrainingData | None = None
     metrics: Metrics | None = None
-    settings: dict[str, float] = {}
+    settings: dict[str, float | str | list[str] | None] = {}
     source: Source | None = None
     code_fingerprint: str = ""
     libraries: dict[str, str] = {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ class TrainingSet:
     descriptions F texts, or none
     missing      F replacements of missing values (None: the model sees NaN), or none
     families     F names of reasons ("": the feature is one by itself), or none; `reasons` are their texts
+    groups       texts [n] by name, which a report is cut by: `os`, `advertiser_id`; the model does not see them
+    share        of all rows that could have been labelled, the share that is here: a capacity is counted with all
     """
 
     refs: tuple[str, ...]
@@ -36,6 +39,8 @@ class TrainingSet:
     missing: tuple[float | None, ...] = ()
     families: tuple[str, ...] = ()
     reasons: tuple[ReasonText, ...] = ()
+    groups: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         """Raises TrainingError for shapes that do not fit together and labels other than 0 and 1."""
@@ -49,6 +54,8 @@ class TrainingSet:
             raise TrainingError(f"give descriptions, replacements and families for all {columns} features, or none")
         if not np.isin(self.labels, (0, 1)).all():
             raise TrainingError("labels must be 0 or 1: drop rows whose outcome is not known yet")
+        if any(values.shape != (rows,) for values in self.groups.values()) or not 0 < self.share <= 1:
+            raise TrainingError("give each group one text for each row, and a share above 0 and at most 1")
 
     def features(self) -> tuple[Feature, ...]:
         """The columns as the manifest names them; reason codes come from the refs."""

@@ -142,14 +142,12 @@ def test_probes_hold_every_threshold_and_both_neighbours() -> None:
     [
         ({"objective": "regression"}, "objective='binary'"),
         ({"linear_tree": True}, "linear_tree=False"),
-        ({"max_cat_to_onehot": 9}, "encode categories"),
     ],
 )
 def test_models_without_an_exact_graph_are_refused_with_advice(options: dict[str, object], advice: str) -> None:
     matrix, labels = noisy(5)
     matrix = np.abs(np.nan_to_num(matrix))
-    categories = [1] if "max_cat_to_onehot" in options else []
-    booster = lightgbm.train(LIGHTGBM | options, lightgbm.Dataset(matrix, labels, categorical_feature=categories), 8)
+    booster = lightgbm.train(LIGHTGBM | options, lightgbm.Dataset(matrix, labels), 8)
     with pytest.raises(UnsupportedModelError, match=advice):
         export_lightgbm(booster)
 

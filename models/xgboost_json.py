@@ -42,7 +42,7 @@ def read_xgboost(content: bytes, leaf_rows: Sequence[NDArray[np.int64]] = ()) ->
     trees = booster["model"]["trees"]
     if any(tree["tree_param"]["size_leaf_vector"] not in ("0", "1") for tree in trees):
         raise UnsupportedModelError("leaves of several outputs are not exported: train with one target")
-    rows = list(leaf_rows) or [None] * len(trees)
+    rows: Sequence[NDArray[np.int64] | None] = leaf_rows or [None] * len(trees)
     return Ensemble(
         int(parameters["num_feature"]),
         tuple(_read_tree(tree, counts) for tree, counts in zip(trees, rows, strict=True)),

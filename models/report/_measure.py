@@ -303,7 +303,7 @@ def _grouped(rows: _Rows) -> dict[str, NDArray[np.object_]]:
     views = [ref.partition(":")[0] for ref in rows.given.refs]
     for view in sorted(set(views)):
         columns = [place for place, name in enumerate(views) if name == view]
-        unknown = np.asarray(np.isnan(rows.given.matrix[:, columns]).all(axis=1))
+        unknown = np.asarray(np.isnan(rows.given.matrix[:, columns]).all(axis=1), np.bool_)
         if unknown[rows.test].any():
             found[f"view {view}"] = np.where(unknown, "nothing known", "known").astype(object)
     return found

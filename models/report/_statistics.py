@@ -49,8 +49,8 @@ def stability_index(expected: Floats, actual: Floats, bins: int = 10) -> float |
     shares = []
     for values in (expected, actual):
         present = values[~np.isnan(values)]
-        counted = np.bincount(np.searchsorted(edges, present, side="left"), minlength=edges.size + 1)
-        counts = np.append(counted, values.size - present.size) + 0.5
+        binned = np.bincount(np.searchsorted(edges, present, side="left"), minlength=edges.size + 1)
+        counts = np.append(binned, values.size - present.size) + 0.5
         shares.append(counts / counts.sum())
     return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
 

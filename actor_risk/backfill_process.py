@@ -35,7 +35,7 @@ class BackfillProcess:
         self._status.unlink(missing_ok=True)
         end = datetime.fromtimestamp(end_ms / 1000, UTC).isoformat()
         command = [sys.executable, "-m", "actor_risk.cli", "backfill", "--end", end]
-        command += ["--status-file", str(self._status)]
+        command += ["--workers", "1", "--status-file", str(self._status)]
         self._child = start_child(command, self._log, env={**os.environ, **home.environment()})
 
     def status(self) -> BackfillStatus:

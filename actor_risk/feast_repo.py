@@ -1,8 +1,9 @@
-"""The feature repository from the command line: apply it, and materialize it with progress."""
+"""The feature repository from the command line: apply it, and say up to when its views are materialized."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import sys
@@ -11,15 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from feast import FeatureStore
+from feast import FeatureStore, FeatureView
 from feast.repo_operations import apply_total
 from feast.stream_feature_view import StreamFeatureView
 
 from actor_risk.errors import ActorRiskError
 from materialize.definitions import StreamView, View, compile_view, repo_config
-
-ViewProgress = Callable[[str, int, int], None]
-"""Told (view, views done so far, views in all)."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +59,36 @@ def definitions_as_of_ms(store: FeatureStore) -> int:
     return max((round(when.timestamp() * 1_000) for when in changed if when is not None), default=0)
 
 
-def materialize(
-    store: FeatureStore, start_ms: int, end_ms: int, views: list[str] | None, progress: ViewProgress
-) -> list[str]:
-    """`feast materialize` of the views (all of them for None), one after the other. Returns their names.
+def view_names(store: FeatureStore) -> list[str]:
+    """The views that a backfill can fill, sorted."""
+    return sorted(view.name for view in [*store.list_batch_feature_views(), *_streams(store)])
 
-    Raises what the backfill raises; the views before the one that failed are done.
+
+def view_to_fill(store: FeatureStore, name: str) -> FeatureView:
+    """A view that a backfill can fill. Raises ActorRiskError for a name that is none's."""
+    found = {view.name: view for view in [*store.list_batch_feature_views(), *_streams(store)]}
+    if name not in found:
+        raise ActorRiskError(f"no view {name!r} to backfill in the registry: it has {', '.join(sorted(found))}")
+    return found[name]
+
+
+def advance_watermark(
+    store: FeatureStore, name: str, start_ms: int, end_ms: int, lock_file: Path, check: Callable[[FeatureView], None]
+) -> None:
+    """Enter the span into the view's materialization intervals, as `feast materialize` does, unless it is there.
+
+    `lock_file`: commands that share the registry's file write it one after the other; Feast alone would lose entries.
+    `check` is given the view as the registry has it then, and may raise.
     """
-    names = views or sorted(view.name for view in [*store.list_batch_feature_views(), *_streams(store)])
-    start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (start_ms, end_ms))
-    for done, name in enumerate(names):
-        progress(name, done, len(names))
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            store.materialize(start, end, [name])
-    progress("", len(names), len(names))
-    return names
+    interval = (datetime.fromtimestamp(start_ms / 1000, UTC), datetime.fromtimestamp(end_ms / 1000, UTC))
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        store.refresh_registry()
+        view = view_to_fill(store, name)
+        check(view)
+        if interval not in view.materialization_intervals:
+            store.registry.apply_materialization(view, store.project, *interval)
 
 
 def _streams(store: FeatureStore) -> list[StreamFeatureView]:

@@ -2,9 +2,12 @@
 
 <home>/data/        history in Parquet, labels, profiles       ACTOR_RISK_DATA
 <home>/registry.db  the Feast registry
-<home>/models/      bundles
+<home>/models/      bundles                                    ACTOR_RISK_MODELS: a directory, or s3://…, gs://…
+<home>/model-cache/ copies of bundles that are kept elsewhere
+<home>/reports/     what training found out about each model, HTML and JSON
 <home>/valkey/      the embedded server                        REDIS_URL instead
 <home>/logs/        output of what runs in the background
+<home>/backfill/    manifests and reports of backfills
 <home>/decisions/   the decision log                           ACTOR_RISK_DECISIONS
 <home>/stream/      what stream commands and their workers say of themselves
 """
@@ -23,18 +26,24 @@ from materialize.stream import EventLog, log_settings, open_event_log
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+    from models.store import ModelStore
+
 DECISIONS = "decisions"
 """The decision log's folder below the home, unless it is elsewhere."""
 
 
 @dataclass(frozen=True)
 class Home:
-    """The paths and addresses of one local installation. `given_redis_url`: from REDIS_URL, None for the embedded."""
+    """The paths and addresses of one local installation. `given_redis_url`: from REDIS_URL, None for the embedded.
+
+    `models`: a directory, or an address that fsspec knows.
+    """
 
     root: Path
     feature_repo: Path
     data: Path
     decisions: Path
+    models: Path | str
     given_redis_url: str | None
     kafka_servers: str | None
 
@@ -47,6 +56,7 @@ class Home:
             feature_repo=Path(environ.get("ACTOR_RISK_FEATURE_REPO") or "feature_repo").absolute(),
             data=Path(environ.get("ACTOR_RISK_DATA") or root / "data").absolute(),
             decisions=Path(environ.get("ACTOR_RISK_DECISIONS") or root / DECISIONS).absolute(),
+            models=_place(environ.get("ACTOR_RISK_MODELS") or str(root / "models")),
             given_redis_url=environ.get("REDIS_URL") or None,
             kafka_servers=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         )
@@ -56,12 +66,16 @@ class Home:
         return self.root / "registry.db"
 
     @property
-    def models(self) -> Path:
-        return self.root / "models"
+    def reports(self) -> Path:
+        return self.root / "reports"
 
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def backfill(self) -> Path:
+        return self.root / "backfill"
 
     @property
     def stream(self) -> Path:
@@ -70,6 +84,12 @@ class Home:
     def valkey(self, *, detached: bool = False) -> Valkey:
         """The embedded server of this home, not started."""
         return Valkey(self.root / "valkey", append_only=True, detached=detached)
+
+    def model_store(self) -> ModelStore:
+        """The model store of this home."""
+        from models.store import ModelStore  # brings ONNX Runtime, whose import takes a while
+
+        return ModelStore(self.models, self.root / "model-cache")
 
     def redis_url(self) -> str:
         """The Redis in use. Raises ActorRiskError when none was given and the embedded one does not run."""
@@ -97,6 +117,12 @@ class Home:
             "ACTOR_RISK_FEATURE_REPO": str(self.feature_repo),
             "ACTOR_RISK_DATA": str(self.data),
             "ACTOR_RISK_DECISIONS": str(self.decisions),
+            "ACTOR_RISK_MODELS": str(self.models),
             "REDIS_URL": self.redis_url(),
         }
         return found if self.kafka_servers is None else {**found, "KAFKA_BOOTSTRAP_SERVERS": self.kafka_servers}
+
+
+def _place(text: str) -> Path | str:
+    """An address as it is, a path from the working directory on."""
+    return text if "://" in text else Path(text).absolute()

@@ -53,6 +53,7 @@ def show(console: Console, title: str, answer: Answer) -> None:
 
 
 def _reasons(answer: Answer) -> Table:
+    """A bar for each reason, and below it the strongest feature behind it."""
     table = Table(box=None, padding=(0, 1), show_header=False)
     table.add_column(justify="right", width=8)
     table.add_column(width=_BAR_WIDTH)
@@ -63,9 +64,20 @@ def _reasons(answer: Answer) -> Table:
     for reason in answer["reasons"]:
         up = reason["attribution"] > 0
         bar = "█" * max(1, round(_BAR_WIDTH * abs(reason["attribution"]) / widest))
-        value = "—" if reason["value"] is None else f"{reason['value']:,.4g}"
-        about = reason["description"] or reason["feature"]
-        table.add_row(f"{reason['attribution']:+.3f}", Text(bar, style="red" if up else "green"), about, value)
-    table.add_row(f"{answer['attributions_rest']:+.3f}", "", Text("all other features", style="dim"), "")
+        first = reason["features"][0]
+        alone = first["feature"] == reason["family"]
+        table.add_row(
+            f"{reason['attribution']:+.3f}",
+            Text(bar, style="red" if up else "green"),
+            reason["description"],
+            _value(first) if alone else "",
+        )
+        if not alone:
+            table.add_row("", "", Text(f"  {first['description']}", style="dim"), Text(_value(first), style="dim"))
+    table.add_row(f"{answer['attributions_rest']:+.3f}", "", Text("everything else", style="dim"), "")
     table.add_row(f"{answer['margin']:+.3f}", "", Text("= margin (log-odds)", style="dim"), "")
     return table
+
+
+def _value(feature: Answer) -> str:
+    return "—" if feature["value"] is None else f"{feature['value']:,.4g}"

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from feast import FeatureStore
+from numpy.typing import NDArray
 
 from actor_risk.errors import ActorRiskError
 from materialize.online import read_plan
-from models import CHAMPION, ModelStore
+from models import CHAMPION, ModelStore, ReasonText
+from models.report import write_report
 from models.train import TrainedModel, TrainSettings, publish_trained, train
 from models.training_set import TrainingSet
 
@@ -51,6 +53,7 @@ class Published:
     trained: TrainedModel
     version: str
     rows: int
+    report: Path | None = None
 
 
 def build_training_set(store: FeatureStore, recipe: Recipe, data: Path, rows_max: int | None) -> TrainingSet:
@@ -58,7 +61,7 @@ def build_training_set(store: FeatureStore, recipe: Recipe, data: Path, rows_max
 
     Raises ActorRiskError when there are no labels.
     """
-    labels = _labels(data / "labels" / recipe.labels, rows_max)
+    labels, share = _labels(data / "labels" / recipe.labels, rows_max)
     plan = read_plan(store, recipe.service)
     names = [ref.split(":")[1] for ref in plan.features]
     frame = store.get_historical_features(
@@ -71,6 +74,10 @@ def build_training_set(store: FeatureStore, recipe: Recipe, data: Path, rows_max
         times_ms=labels[EVENT_TIMESTAMP].dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64),
         label=recipe.label,
         descriptions=plan.descriptions,
+        families=plan.families,
+        reasons=tuple(ReasonText(family=r.name, code=r.code, analyst=r.analyst, actor=r.actor) for r in plan.reasons),
+        groups=_groups(labels),
+        share=share,
     )
 
 
@@ -78,11 +85,13 @@ def train_and_publish(
     store: FeatureStore,
     recipe: Recipe,
     training_set: TrainingSet,
-    models: Path,
+    models: Path | str,
     settings: TrainSettings,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    reports: Path | None = None,
 ) -> Published:
-    """Train, publish the bundle, and make it the champion.
+    """Train, publish the bundle, and make it the champion; below `reports`, if given, write what was found out.
 
     Raises what `models.train` raises: TrainingError, ExportMismatchError.
     """
@@ -95,14 +104,26 @@ def train_and_publish(
         service=recipe.service,
         service_fingerprint=read_plan(store, recipe.service).fingerprint,
     )
+    report = None
+    if reports is not None:
+        report = write_report(bundles.load(recipe.model, version), training_set, reports / recipe.model)
     bundles.set_alias(recipe.model, CHAMPION, version, at_ms=time.time_ns() // 1_000_000, by="actor-risk train")
-    return Published(trained, version, len(training_set.labels))
+    return Published(trained, version, len(training_set.labels), report)
 
 
-def _labels(path: Path, rows_max: int | None) -> pd.DataFrame:
+def _labels(path: Path, rows_max: int | None) -> tuple[pd.DataFrame, float]:
+    """The labelled rows, and which share of all there are they are."""
     if not path.exists():
         raise ActorRiskError(f"no labels at {path}: make some with `actor-risk simulate`, or set ACTOR_RISK_DATA")
     labels: pd.DataFrame = pq.read_table(path).to_pandas().rename(columns={"event_time": EVENT_TIMESTAMP})
+    share = 1.0
     if rows_max is not None and len(labels) > rows_max:
+        share = rows_max / len(labels)
         labels = labels.sample(rows_max, random_state=SAMPLE_SEED).sort_index()
-    return labels.reset_index(drop=True)
+    return labels.reset_index(drop=True), share
+
+
+def _groups(labels: pd.DataFrame) -> dict[str, NDArray[np.object_]]:
+    """The columns of texts, which a report is cut by; a missing text is empty."""
+    texts = labels.select_dtypes(["object", "string"]).drop(columns=["event_id"], errors="ignore")
+    return {str(name): texts[name].fillna("").astype(str).to_numpy(dtype=object) for name in texts}

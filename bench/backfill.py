@@ -35,9 +35,11 @@ _spawning = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one contender: seconds, and GiB of memory at the most, Python and all libraries included."""
+    """One run of one contender: seconds, seconds of CPU on all cores, and GiB of memory at the most, Python and all
+    libraries included."""
 
     seconds: float
+    cpu_s: float
     peak_gib: float
     values: np.ndarray
 
@@ -90,7 +92,8 @@ def _training_set(folder: Path, events: int, rows: int) -> Findings:
         "pandas_rows": len(loop.values),
     }
     spread = {name: [rounded(one.seconds) for one in runs] for name, runs in took.items()}
-    return Findings(figures, {"seconds": spread}, notes)
+    cpu = {name: [rounded(one.cpu_s) for one in runs] for name, runs in took.items()}
+    return Findings(figures, {"seconds": spread, "cpu_s": cpu}, notes)
 
 
 def _compared(ours: np.ndarray, duckdb: np.ndarray, loop: np.ndarray) -> Mapping[str, int]:
@@ -122,8 +125,8 @@ def _contend(name: str, folder: Path, told: Connection) -> None:
 
     prepare = {"ours": our_values, "duckdb": duckdb_values, "pandas": lambda f: pandas_values(f, PANDAS_ROWS)}[name]
     work = prepare(folder)
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     values = work()
-    seconds = time.perf_counter() - began
+    seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    told.send(Run(seconds, peak, values))
+    told.send(Run(seconds, cpu_s, peak, values))

@@ -5,11 +5,13 @@ from ad_views import advertiser_ad_stats, creator_ad_stats, device_ad_stats, ip_
 from feast import FeatureService
 from on_demand_views import advertiser_ratios, click_ratios
 from profile_views import advertiser_profile, creator_profile, device_profile, ip_profile
+from reasons import AD_CLICK_RISK, ADVERTISER_RISK, reason_tags
 
 ad_click_risk = FeatureService(
     name="ad_click_risk",
     description="Is this click invalid traffic? Of the click's IP, device, creator and advertiser.",
     owner="ads-risk",
+    tags=reason_tags(AD_CLICK_RISK),
     features=[
         ip_ad_stats,
         device_ad_stats,
@@ -28,6 +30,7 @@ advertiser_risk = FeatureService(
     name="advertiser_risk",
     description="Is this advertiser's account abusive? Of the account, and the device and IP it was last used from.",
     owner="account-risk",
+    tags=reason_tags(ADVERTISER_RISK),
     features=[
         advertiser_account_stats,
         advertiser_ad_stats[

@@ -3,8 +3,9 @@
 Training (`models.train`, `models.metrics`) needs the extra `train` and is imported by its own name.
 """
 
-from models.bundle import Bundle, BundleDraft, Reason
+from models.bundle import Bundle, BundleDraft
 from models.errors import (
+    AliasMovedError,
     BundleCorruptError,
     BundleError,
     BundleNotFoundError,
@@ -12,9 +13,11 @@ from models.errors import (
     GoldenMismatchError,
     InputError,
     ModelError,
+    StoreUnavailableError,
     TrainingError,
     UnsafeNameError,
     UnsupportedModelError,
+    UnsupportedStoreError,
 )
 from models.explain import Explainer, Explanation
 from models.manifest import (
@@ -24,16 +27,21 @@ from models.manifest import (
     Metrics,
     ModelCard,
     OperatingPoint,
+    ReasonText,
     Service,
     Thresholds,
     TrainingData,
 )
+from models.reasons import Meaning, Reason, ReasonIndex, Reasons
 from models.scorer import Scorer, Scores
-from models.store import CHAMPION, AliasChange, ModelStore
+from models.store import CHALLENGER, CHAMPION, SHADOW, AliasChange, ModelStore
 
 __all__ = [
+    "CHALLENGER",
     "CHAMPION",
+    "SHADOW",
     "AliasChange",
+    "AliasMovedError",
     "Bundle",
     "BundleCorruptError",
     "BundleDraft",
@@ -47,18 +55,24 @@ __all__ = [
     "GoldenMismatchError",
     "InputError",
     "Manifest",
+    "Meaning",
     "Metrics",
     "ModelCard",
     "ModelError",
     "ModelStore",
     "OperatingPoint",
     "Reason",
+    "ReasonIndex",
+    "ReasonText",
+    "Reasons",
     "Scorer",
     "Scores",
     "Service",
+    "StoreUnavailableError",
     "Thresholds",
     "TrainingData",
     "TrainingError",
     "UnsafeNameError",
     "UnsupportedModelError",
+    "UnsupportedStoreError",
 ]

@@ -4,12 +4,16 @@ ModelError
 ├── UnsupportedModelError   the model uses something that cannot be served or explained exactly
 ├── ExportMismatchError     the exported graph does not compute what the native model computes
 ├── TrainingError           the training set cannot give a model
+├── MissingExtraError       a package of an optional extra is not installed
 ├── InputError              rows or arguments of a wrong shape, type or value
 └── BundleError             a bundle on disk cannot be trusted
     ├── BundleNotFoundError   no such model, version, alias or file
     ├── BundleCorruptError    contents differ from what was published
     ├── GoldenMismatchError   this machine computes other values than those published
-    └── UnsafeNameError       a name that could leave the store's directory
+    ├── AliasMovedError       somebody else changed the same alias meanwhile
+    ├── StoreUnavailableError the store's service did not answer
+    ├── UnsupportedStoreError this kind of store cannot be opened, or cannot do this safely
+    └── UnsafeNameError       a name that could leave the store
 """
 
 from __future__ import annotations
@@ -29,6 +33,10 @@ class ExportMismatchError(ModelError):
 
 class TrainingError(ModelError):
     """The training set or the settings cannot give a model."""
+
+
+class MissingExtraError(ModelError):
+    """A package of an optional extra is not installed."""
 
 
 class InputError(ModelError):
@@ -51,5 +59,17 @@ class GoldenMismatchError(BundleError):
     """This machine computes other values than those published."""
 
 
+class AliasMovedError(BundleError):
+    """Somebody else changed the same alias meanwhile."""
+
+
+class StoreUnavailableError(BundleError):
+    """The store's service did not answer."""
+
+
+class UnsupportedStoreError(BundleError):
+    """This kind of store cannot be opened, or cannot do this safely."""
+
+
 class UnsafeNameError(BundleError):
-    """A name that could leave the store's directory."""
+    """A name that could leave the store."""

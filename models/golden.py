@@ -20,7 +20,10 @@ from models.scorer import Scores
 
 SCORE_TOLERANCE = 1e-9
 ATTRIBUTION_TOLERANCE = 1e-6
-"""Largest allowed difference, absolute below 1 and relative above."""
+SINGLE_SCORE_TOLERANCE = 1e-5
+SINGLE_ATTRIBUTION_TOLERANCE = 1e-4
+"""Largest allowed difference, absolute below 1 and relative above. In single precision, another processor's order of
+adding up alone gives 1e-6."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,13 @@ class Golden:
     scores: Scores
     attributions: Floats
 
-    def check(self, scores: Scores, explanation: Explanation) -> None:
+    def check(self, scores: Scores, explanation: Explanation, *, single_precision: bool) -> None:
         """Raises GoldenMismatchError when the outputs computed here differ from those published."""
-        _check("margin", self.scores.margin, scores.margin, SCORE_TOLERANCE)
-        _check("score", self.scores.score, scores.score, SCORE_TOLERANCE)
-        _check("attribution", self.attributions, explanation.attributions, ATTRIBUTION_TOLERANCE)
+        tolerance = SINGLE_SCORE_TOLERANCE if single_precision else SCORE_TOLERANCE
+        _check("margin", self.scores.margin, scores.margin, tolerance)
+        _check("score", self.scores.score, scores.score, tolerance)
+        tolerance = SINGLE_ATTRIBUTION_TOLERANCE if single_precision else ATTRIBUTION_TOLERANCE
+        _check("attribution", self.attributions, explanation.attributions, tolerance)
 
 
 def _check(name: str, published: Floats, computed: Floats, tolerance: float) -> None:

@@ -1,17 +1,20 @@
-"""Read LightGBM's own text format into plain trees, with its rules for missing values kept exactly.
+"""Read LightGBM's own text format into plain trees, with its rules for missing values and categories kept exactly.
 
 The text is read and not `dump_model()`, because the JSON form caps an infinite threshold at 1e300. Rules: LightGBM's
 documentation of `use_missing` and `zero_as_missing`; `decision_type` is a bit field (1 categorical, 2 default left,
-12 missing type: none, zero, NaN).
+12 missing type: none, zero, NaN). A split of categories goes left for those whose bit is set, by the value without what
+is behind the point; missing, negative and unknown ones go right.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from models._operators import Members
 from models.errors import UnsupportedModelError
 from models.trees import Ensemble, Tree, TreeBuilder
 
@@ -21,12 +24,14 @@ _ZERO = float(np.float32(1e-35))
 """LightGBM takes every value within ± this for 0.0, in prediction too."""
 _BELOW_ZERO = math.nextafter(-_ZERO, -math.inf)
 _MAX_NODES = 1_000_000
+_WORD_BITS = 32
 
 
 def read_lightgbm(text: str) -> Ensemble:
-    """The trees of `Booster.model_to_string()`, leaf values in log-odds.
+    """The trees of `Booster.model_to_string()`, leaf values in log-odds, with covers unless zeros count as missing
+    somewhere.
 
-    Raises UnsupportedModelError for anything but a binary objective with one tree per iteration and numeric splits.
+    Raises UnsupportedModelError for anything but a binary objective with one tree per iteration and constant leaves.
     """
     header, *blocks = text.split("\n\n\nend of trees")[0].split("\nTree=")
     scale = _log_odds_scale(_Fields.of(header))
@@ -67,8 +72,9 @@ def _log_odds_scale(header: _Fields) -> float:
 def _read_tree(fields: _Fields, scale: float) -> Tree:
     if fields.text("is_linear") not in ("", "0"):
         raise UnsupportedModelError("leaves with linear models are not exported: train with linear_tree=False")
+    sets = _sets(fields)
     splits = [
-        _Split(*row)
+        _Split(*row, sets[int(row[1])] if row[2] & _CATEGORICAL else None)
         for row in zip(
             fields.integers("split_feature"),
             fields.numbers("threshold"),
@@ -78,11 +84,25 @@ def _read_tree(fields: _Fields, scale: float) -> Tree:
             strict=True,
         )
     ]
-    if any(split.decision & _CATEGORICAL for split in splits):
-        raise UnsupportedModelError(
-            "categorical splits are not exported: encode categories as numbers, for example by their past rate"
-        )
-    return _grow(splits, [value * scale for value in fields.numbers("leaf_value")])
+    values = [value * scale for value in fields.numbers("leaf_value")]
+    # A split that is unfolded repeats its subtrees, whose leaves then share out their rows in an unknown way.
+    counts = fields.numbers("leaf_count") if all(split.members or len(split.cuts()) == 2 for split in splits) else []
+    counts = counts if len(counts) == len(values) else []
+    counts = counts if splits else [1.0]  # LightGBM says 0 of a tree of one leaf, which all rows come by
+    return _grow(splits, values, counts)
+
+
+def _sets(fields: _Fields) -> list[Members]:
+    """The categories that go left, by the number of their bitset."""
+    bounds, words = fields.integers("cat_boundaries"), fields.integers("cat_threshold")
+    return [
+        Members(tuple(float(i) for i in range(_WORD_BITS * (end - begin)) if _has_bit(words[begin:end], i)), True)
+        for begin, end in itertools.pairwise(bounds)
+    ]
+
+
+def _has_bit(words: list[int], place: int) -> bool:
+    return bool(words[place // _WORD_BITS] >> (place % _WORD_BITS) & 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +112,7 @@ class _Split:
     decision: int
     left: int
     right: int
+    members: Members | None
 
     @property
     def default_left(self) -> bool:
@@ -124,7 +145,7 @@ def _around_zero(threshold: float) -> float:
     return _ZERO if threshold >= 0.0 else _BELOW_ZERO
 
 
-def _grow(splits: list[_Split], values: list[float]) -> Tree:
+def _grow(splits: list[_Split], values: list[float], counts: list[float]) -> Tree:
     """The tree, each split of several intervals unfolded into a chain of `<=` nodes (only with zero_as_missing)."""
     builder = TreeBuilder()
     waiting = [(0 if splits else -1, builder.reserve())]
@@ -133,7 +154,7 @@ def _grow(splits: list[_Split], values: list[float]) -> Tree:
         if len(builder.rows) > _MAX_NODES:
             raise UnsupportedModelError("zero_as_missing unfolds into too many nodes: train with zero_as_missing=False")
         if source < 0:
-            builder.set_leaf(node, values[~source])
+            builder.set_leaf(node, values[~source], counts[~source] if counts else None)
             continue
         waiting.extend(_unfold(splits[source], node, builder))
     return builder.build()
@@ -141,6 +162,10 @@ def _grow(splits: list[_Split], values: list[float]) -> Tree:
 
 def _unfold(split: _Split, node: int, builder: TreeBuilder) -> list[tuple[int, int]]:
     """Writes the chain of one split from `node` on; gives `(source, node)` of the subtrees below it."""
+    if split.members is not None:
+        left, right = builder.reserve(), builder.reserve()
+        builder.set_members(node, split.feature, split.members, False, left, right)
+        return [(split.left, left), (split.right, right)]
     below = []
     *chain, (_, last_goes_left) = split.cuts()
     for end, goes_left in chain:

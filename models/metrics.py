@@ -30,6 +30,18 @@ def threshold_for_precision(labels: Labels, scores: Floats, precision: float, fl
     return float(ranked[kept[-1]]) if kept.size else NEVER
 
 
+def threshold_for_capacity(scores: Floats, flagged_max: float, below: float = np.inf) -> float:
+    """The lowest score `t` for which at most `flagged_max` rows have t <= score < `below`; `below` (at most NEVER) when
+    there is none. Rows of one score are flagged together or not at all.
+
+    scores float64[n].
+    """
+    ranked = np.sort(scores[scores < below])[::-1]
+    is_cut = np.append(ranked[1:] != ranked[:-1], True)[: ranked.size]
+    kept = np.flatnonzero(is_cut & (np.arange(1, ranked.size + 1) <= flagged_max))
+    return float(ranked[kept[-1]]) if kept.size else min(below, NEVER)
+
+
 def operating_point(labels: Labels, scores: Floats, threshold: float) -> OperatingPoint:
     """Precision and recall of flagging every score >= threshold. There must be a positive label."""
     flagged = scores >= threshold

@@ -1,30 +1,43 @@
-"""Model versions on disk, and the names that point at them.
+"""Model versions, and the names that point at them.
 
-<root>/<model>/<version>/      one bundle, never changed after publishing
-<root>/<model>/aliases.json    every change of an alias, oldest first; the last one of each alias counts
+<root>/<model>/<version>/               one bundle, never changed after publishing; its manifest is written last
+<root>/<model>/aliases/00000001.json    one change of an alias each, with the aliases as they were after it: the file
+                                        with the highest number says what counts
+<root>/<model>/aliases.json             changes made by releases that kept them in one file; read, and never written
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from models.bundle import MANIFEST, Bundle, BundleDraft, build_files, read_bundle, verified_contents, version_of
-from models.errors import BundleCorruptError, BundleNotFoundError, UnsafeNameError
+from models.bundle import (
+    MANIFEST,
+    Bundle,
+    BundleDraft,
+    build_files,
+    checked_manifest,
+    read_bundle,
+    verified_contents,
+    version_of,
+)
+from models.errors import AliasMovedError, BundleCorruptError, BundleNotFoundError, UnsafeNameError
+from models.manifest import Manifest
+from models.storage import Storage, storage_of
 
-CHAMPION = "champion"
+CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[0-9a-f]{16}")
-_ALIASES = "aliases.json"
-_LOCK = ".lock"
+_CHANGE = re.compile(r"([0-9]{8})\.json")
+_ALIASES, _OLD_ALIASES = "aliases", "aliases.json"
+_TRIES = 100
+
+T = TypeVar("T")
 
 
 class AliasChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,40 +49,62 @@ class AliasChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     by: str
 
 
-class ModelStore:
-    """Bundles under one directory. Several processes may publish, set aliases and load at the same time."""
+class _Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one file of `aliases/` holds: a change, and all aliases after it."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    change: AliasChange
+    aliases: dict[str, str]
+
+
+class ModelStore:
+    """Bundles below one root. Any number of processes may publish, set aliases and load at the same time.
+
+    The same on every kind of storage: a reader finds a version whole and proven or not at all; of two writers that
+    change the same alias at once one succeeds and the other is told; a change that was made is never lost. Where a kind
+    cannot promise that, it refuses: see `models.storage.Storage`.
+    """
+
+    def __init__(self, place: Path | str | Storage, cache: Path | None = None) -> None:
+        """`place`: a directory, or an address that fsspec knows, such as s3://bucket/models.
+
+        Bundles of an address are kept in the directory `cache` of this machine; without one they are brought each time.
+        Raises UnsupportedStoreError for an address that cannot be opened.
+        """
+        self._storage = storage_of(place, cache) if isinstance(place, (Path, str)) else place
 
     def publish(self, draft: BundleDraft) -> str:
         """Writes a bundle and returns its version; the same content again gives the same version.
 
-        1. build every file in memory, 2. write them into a directory of their own, 3. load that as a server would,
-        4. rename it to its version. Nothing is visible before step 4.
+        1. build every file in memory, 2. load them from a directory apart as a server would, 3. write all files but
+        the manifest, 4. read them back, 5. write the manifest. There is no version before step 5, and a writer that is
+        killed leaves files that the next one writes over.
 
         Raises UnsupportedModelError, InputError or BundleError; then nothing was published.
         """
+        model = _checked(draft.card.model_name)
         files = build_files(draft)
         version = version_of(files[MANIFEST])
-        model = self._model(draft.card.model_name)
-        model.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".publish-", dir=model))
-        try:
-            _write_all(staging, files)
-            read_bundle(staging, version)
-            self._reveal(staging, model / version)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        if self._has(model, version):
+            self._use(model, version, lambda directory: verified_contents(directory, version))
+            return version
+        _prove(files, version)
+        folder = f"{model}/{version}"
+        contents = {name: content for name, content in files.items() if name != MANIFEST}
+        for name, content in contents.items():
+            self._storage.write(f"{folder}/{name}", content)
+        for name, content in contents.items():
+            if self._storage.read(f"{folder}/{name}") != content:
+                raise BundleCorruptError(f"{folder}/{name} was stored otherwise than it was sent: publish again")
+        self._storage.write(f"{folder}/{MANIFEST}", files[MANIFEST])
         return version
 
     def load(self, model: str, alias_or_version: str = CHAMPION) -> Bundle:
         """The proven bundle of a version, or of the version that an alias points at.
 
-        Raises BundleNotFoundError, BundleCorruptError, GoldenMismatchError, UnsafeNameError.
+        Raises BundleNotFoundError, BundleCorruptError, GoldenMismatchError, UnsafeNameError, StoreUnavailableError.
         """
         version = self.resolve(model, alias_or_version)
-        return read_bundle(self._existing(model, version), version)
+        return self._use(model, version, lambda directory: read_bundle(directory, version))
 
     def resolve(self, model: str, alias_or_version: str) -> str:
         """The version meant by an alias, or the version itself."""
@@ -83,65 +118,99 @@ class ModelStore:
             )
         return aliases[alias_or_version]
 
-    def set_alias(self, model: str, alias: str, version: str, *, at_ms: int, by: str) -> None:
-        """Points `alias` at `version`, atomically, and appends that to the history.
+    def manifest(self, model: str, version: str) -> Manifest:
+        """What a version says about itself, its files verified and its graph not loaded.
 
-        Raises BundleNotFoundError or BundleCorruptError when the version is not there intact.
+        Raises BundleNotFoundError, BundleCorruptError, UnsafeNameError.
         """
-        verified_contents(self._existing(model, version), version)
-        change = AliasChange(_checked(alias), version, at_ms, by)
-        with _locked(self._model(model)):
-            history = [*self.history(model), change]
-            content = msgspec.json.format(msgspec.json.encode(history), indent=2) + b"\n"
-            _replace(self._model(model) / _ALIASES, content)
+        return self._use(model, version, lambda directory: verified_contents(directory, version)[0])
+
+    def set_alias(
+        self, model: str, alias: str, version: str, *, at_ms: int, by: str, instead_of: str | None = None
+    ) -> None:
+        """Points `alias` at `version`, atomically, and adds that to the history.
+
+        The alias must point where it points now, or, if given, at `instead_of`, until this change is made.
+        Raises AliasMovedError when it does not; BundleNotFoundError or BundleCorruptError when the version is not there
+        intact; UnsupportedStoreError where two writers could not be told apart.
+        """
+        _checked(alias)
+        expected = instead_of or self.aliases(model).get(alias)
+        self._use(model, version, lambda directory: verified_contents(directory, version))
+        for _ in range(_TRIES):
+            number, aliases = self._newest(model)
+            if aliases.get(alias) != expected:
+                raise AliasMovedError(
+                    f"{model}@{alias} points at {aliases.get(alias)} now, no longer at {expected}: look in the "
+                    "history who changed it, and set it again if you still want to"
+                )
+            change = _Change(AliasChange(alias, version, at_ms, by), {**aliases, alias: version})
+            content = msgspec.json.format(msgspec.json.encode(change), indent=2) + b"\n"
+            try:
+                self._storage.create(f"{model}/{_ALIASES}/{number + 1:08}.json", content)
+            except FileExistsError:  # another change has this number: of another alias, or of this one
+                continue
+            return
+        raise AliasMovedError(f"the aliases of {model} changed {_TRIES} times meanwhile: set {alias} again")
 
     def history(self, model: str) -> list[AliasChange]:
-        """Every change of an alias, oldest first. Raises BundleCorruptError when the file is damaged."""
-        path = self._model(model) / _ALIASES
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=list[AliasChange])
-        except FileNotFoundError:
-            return []
-        except msgspec.MsgspecError as error:
-            raise BundleCorruptError(
-                f"{model}/{_ALIASES} is damaged ({error}): restore it or set the aliases"
-            ) from error
+        """Every change of an alias, oldest first. Raises BundleCorruptError when one of its files is damaged."""
+        changes = [self._change(model, number).change for number in self._numbers(model)]
+        return [*self._old_history(model), *changes]
 
     def aliases(self, model: str) -> dict[str, str]:
         """The version that each alias points at now."""
-        return {change.alias: change.version for change in self.history(model)}
+        return self._newest(model)[1]
 
     def models(self) -> list[str]:
         """Names of the models with at least one version, sorted."""
-        if not self._root.is_dir():
-            return []
-        names = sorted(path.name for path in self._root.iterdir() if _NAME.fullmatch(path.name))
-        return [name for name in names if self.versions(name)]
+        return [name for name in self._storage.names("") if _NAME.fullmatch(name) and self.versions(name)]
 
     def versions(self, model: str) -> list[str]:
         """Published versions of a model, sorted; empty for an unknown model."""
-        directory = self._model(model)
-        if not directory.is_dir():
-            return []
-        return sorted(path.name for path in directory.iterdir() if _VERSION.fullmatch(path.name))
+        found = [name for name in self._storage.names(_checked(model)) if _VERSION.fullmatch(name)]
+        return [version for version in found if self._has(model, version)]
 
-    def _model(self, model: str) -> Path:
-        return self._root / _checked(model)
+    def _has(self, model: str, version: str) -> bool:
+        return MANIFEST in self._storage.names(f"{model}/{version}")
 
-    def _existing(self, model: str, version: str) -> Path:
+    def _use(self, model: str, version: str, use: Callable[[Path], T]) -> T:
         if not _VERSION.fullmatch(version):
             raise UnsafeNameError(f"{version!r} is no version: pass the 16 hexadecimal digits that publishing returned")
-        directory = self._model(model) / version
-        if not directory.is_dir() or directory.is_symlink():
-            raise BundleNotFoundError(f"model {model!r} has no version {version} (there are {self.versions(model)})")
-        return directory
+        folder = f"{_checked(model)}/{version}"
 
-    def _reveal(self, staging: Path, target: Path) -> None:
-        with _locked(target.parent):
-            if not target.exists():
-                staging.rename(target)
-                _sync(target.parent)
-        verified_contents(target, target.name)
+        def files() -> list[str]:
+            manifest = checked_manifest(self._storage.read(f"{folder}/{MANIFEST}"), version)
+            return [MANIFEST, *manifest.files]
+
+        try:
+            return self._storage.fetch(folder, files, use)
+        except FileNotFoundError as error:
+            raise BundleNotFoundError(
+                f"model {model!r} has no version {version} (there are {self.versions(model)})"
+            ) from error
+
+    def _newest(self, model: str) -> tuple[int, dict[str, str]]:
+        """The number of the last change, and the aliases after it."""
+        numbers = self._numbers(model)
+        if not numbers:
+            return 0, {change.alias: change.version for change in self._old_history(model)}
+        return numbers[-1], self._change(model, numbers[-1]).aliases
+
+    def _numbers(self, model: str) -> list[int]:
+        names = self._storage.names(f"{_checked(model)}/{_ALIASES}")
+        return [int(found[1]) for found in map(_CHANGE.fullmatch, names) if found]
+
+    def _change(self, model: str, number: int) -> _Change:
+        name = f"{model}/{_ALIASES}/{number:08}.json"
+        return _decoded(name, self._storage.read(name), _Change)
+
+    def _old_history(self, model: str) -> list[AliasChange]:
+        name = f"{_checked(model)}/{_OLD_ALIASES}"
+        try:
+            return _decoded(name, self._storage.read(name), list[AliasChange])
+        except FileNotFoundError:
+            return []
 
 
 def _checked(name: str) -> str:
@@ -152,38 +221,18 @@ def _checked(name: str) -> str:
     return name
 
 
-def _write_all(directory: Path, files: Mapping[str, bytes]) -> None:
-    for name, content in files.items():
-        _write_synced(directory / name, content)
-    directory.chmod(0o755)
-    _sync(directory)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Readers see the old file or the new one, also after a crash."""
-    staged = path.with_name(f".{path.name}.new")
-    _write_synced(staged, content)
-    staged.replace(path)
-    _sync(path.parent)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _decoded(name: str, content: bytes, kind: type[T]) -> T:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.MsgspecError as error:
+        raise BundleCorruptError(f"{name} is damaged ({error}): restore it or set the aliases") from error
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    with (directory / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _prove(files: Mapping[str, bytes], version: str) -> None:
+    """Loads the files as a server would."""
+    with tempfile.TemporaryDirectory(prefix="publish-") as apart:
+        directory = Path(apart) / version
+        directory.mkdir()
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
+        read_bundle(directory, version)

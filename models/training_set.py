@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models._arrays import Bools, Floats
 from models.errors import TrainingError
-from models.manifest import Feature, TrainingData, reason_code
+from models.manifest import Feature, ReasonText, TrainingData, reason_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,9 @@ class TrainingSet:
     label        what label 1 means, for people
     descriptions F texts, or none
     missing      F replacements of missing values (None: the model sees NaN), or none
+    families     F names of reasons ("": the feature is one by itself), or none; `reasons` are their texts
+    groups       texts [n] by name, which a report is cut by: `os`, `advertiser_id`; the model does not see them
+    share        of all rows that could have been labelled, the share that is here: a capacity is counted with all
     """
 
     refs: tuple[str, ...]
@@ -33,6 +37,10 @@ class TrainingSet:
     label: str = ""
     descriptions: tuple[str, ...] = ()
     missing: tuple[float | None, ...] = ()
+    families: tuple[str, ...] = ()
+    reasons: tuple[ReasonText, ...] = ()
+    groups: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         """Raises TrainingError for shapes that do not fit together and labels other than 0 and 1."""
@@ -42,18 +50,21 @@ class TrainingSet:
                 f"{columns} refs, matrix {self.matrix.shape}, labels {self.labels.shape} and times "
                 f"{self.times_ms.shape} do not fit: give one row, label and time each, one column for each ref"
             )
-        if any(extra and len(extra) != columns for extra in (self.descriptions, self.missing)):
-            raise TrainingError(f"give descriptions and replacements for all {columns} features, or none")
+        if any(extra and len(extra) != columns for extra in (self.descriptions, self.missing, self.families)):
+            raise TrainingError(f"give descriptions, replacements and families for all {columns} features, or none")
         if not np.isin(self.labels, (0, 1)).all():
             raise TrainingError("labels must be 0 or 1: drop rows whose outcome is not known yet")
+        if any(values.shape != (rows,) for values in self.groups.values()) or not 0 < self.share <= 1:
+            raise TrainingError("give each group one text for each row, and a share above 0 and at most 1")
 
     def features(self) -> tuple[Feature, ...]:
         """The columns as the manifest names them; reason codes come from the refs."""
         descriptions = self.descriptions or ("",) * len(self.refs)
         missing = self.missing or (None,) * len(self.refs)
+        families = self.families or ("",) * len(self.refs)
         return tuple(
-            Feature(ref=ref, code=reason_code(ref), missing=fill, description=text)
-            for ref, fill, text in zip(self.refs, missing, descriptions, strict=True)
+            Feature(ref=ref, code=reason_code(ref), missing=fill, description=text, family=family)
+            for ref, fill, text, family in zip(self.refs, missing, descriptions, families, strict=True)
         )
 
     def filled(self) -> Floats:

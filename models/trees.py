@@ -1,29 +1,27 @@
-"""The trees of an ONNX graph as plain arrays: what is scored is what is explained.
-
-Operator: ai.onnx.ml `TreeEnsemble`, version 5 (https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsemble.html).
-"""
+"""The trees of an ONNX graph as plain arrays: what is scored is what is explained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from models._arrays import Bools, Floats, Ints
-from models.errors import UnsupportedModelError
+from models._operators import Members, Nodes, read_nodes, tree_operators
+from models.errors import InputError, UnsupportedModelError
 
 FEATURES, MARGIN, SCORE = "features", "margin", "score"
 """Names of the input and the two outputs of every graph that is served."""
 
-LEQ, LT, GTE, GT = range(4)
+TARGET_PROPERTY = "actor_risk.target"
+"""Metadata of a graph: which of several targets or classes `margin` and `score` are of."""
+COVERS_PROPERTY = "actor_risk.leaf_covers"
+"""Metadata of a graph: training rows in each leaf, in the operator's order of leaves, as decimal numbers and spaces."""
+
 LEAF = -1
-AGGREGATE_SUM, POST_NONE = 1, 0
+_COVER_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,9 @@ class Tree:
     threshold   float64[n]
     missing_left bool[n]
     left, right int32[n], indices of nodes
-    value       float64[n], the leaf's share of the margin (log-odds)
+    value       float64[n], the leaf's share of the margin
+    cover       float64[n] or None, the training rows that came by each node
+    members     of the nodes that go left when `x` is in a set; their threshold means nothing
     """
 
     feature: Ints
@@ -43,6 +43,8 @@ class Tree:
     left: Ints
     right: Ints
     value: Floats
+    cover: Floats | None = None
+    members: Mapping[int, Members] = field(default_factory=dict)
 
     @property
     def leaf_count(self) -> int:
@@ -51,180 +53,182 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Trees whose leaf values add up to the margin of a row of `feature_count` features."""
+    """`constant` and the leaf values of the trees add up to the margin of a row of `feature_count` features.
+
+    `single_precision`: the graph reads float32, so a row is rounded to it before it is compared.
+    """
 
     feature_count: int
     trees: tuple[Tree, ...]
+    constant: float = 0.0
+    single_precision: bool = False
+
+    @property
+    def has_covers(self) -> bool:
+        """Whether every tree knows its covers."""
+        return all(tree.cover is not None for tree in self.trees)
 
 
 @dataclass(slots=True)
 class TreeBuilder:
-    """Collects the nodes of one tree in any order; `build` freezes them."""
+    """Collects the nodes of one tree in any order; `build` freezes them. Covers are of the leaves; all or none."""
 
     rows: list[tuple[int, float, bool, int, int, float]] = field(default_factory=list)
+    covers: dict[int, float] = field(default_factory=dict)
+    members: dict[int, Members] = field(default_factory=dict)
 
     def reserve(self) -> int:
         self.rows.append((LEAF, 0.0, False, LEAF, LEAF, 0.0))
         return len(self.rows) - 1
 
-    def set_leaf(self, node: int, value: float) -> None:
+    def set_leaf(self, node: int, value: float, cover: float | None = None) -> None:
         self.rows[node] = (LEAF, 0.0, False, LEAF, LEAF, value)
+        if cover is not None:
+            self.covers[node] = cover
 
     def set_split(self, node: int, feature: int, threshold: float, missing_left: bool, left: int, right: int) -> None:
         self.rows[node] = (feature, threshold, missing_left, left, right, 0.0)
 
+    def set_members(self, node: int, feature: int, members: Members, missing_left: bool, left: int, right: int) -> None:
+        self.rows[node] = (feature, 0.0, missing_left, left, right, 0.0)
+        self.members[node] = members
+
     def build(self) -> Tree:
         feature, threshold, missing_left, left, right, value = zip(*self.rows, strict=True)
-        return Tree(
+        tree = Tree(
             np.array(feature, np.int32),
             np.array(threshold, np.float64),
             np.array(missing_left, np.bool_),
             np.array(left, np.int32),
             np.array(right, np.int32),
             np.array(value, np.float64),
+            members=dict(self.members),
         )
+        return with_covers(tree, self.covers) if len(self.covers) == tree.leaf_count else tree
 
 
-def read_graph(content: bytes) -> onnx.ModelProto:
-    """The parsed ONNX model. Raises UnsupportedModelError when it does not parse or keeps tensors in other files."""
-    try:
-        model = onnx.load_model_from_string(content)
-    except DecodeError as error:
-        raise UnsupportedModelError("the model file is no ONNX graph: export it again") from error
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model.graph)):
-        raise UnsupportedModelError(
-            "the graph keeps tensors in other files, which a bundle does not cover: save it with its data inside"
-        )
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise UnsupportedModelError(f"the graph breaks ONNX's rules ({error}): export it again") from error
-    return model
+def read_trees(model: onnx.ModelProto, *, leaf_covers: Sequence[float] | None = None) -> Ensemble:
+    """The trees whose sum (or mean) is the margin of the graph's chosen target.
 
+    Covers are taken from `leaf_covers` (one for each leaf, in the operator's order), else from the graph's metadata,
+    else from `nodes_hitrates` if these are counts that add up; converters mostly write other things there.
 
-def read_trees(model: onnx.ModelProto) -> Ensemble:
-    """The trees whose sum is the graph's `margin`.
-
-    Raises UnsupportedModelError unless `margin` is one TreeEnsemble (version 5) of the input `features`, with one
-    target, summed, without post-transform, and with ordered comparisons only.
+    Raises UnsupportedModelError unless the graph has one tree operator and that reads the input `features` itself;
+    InputError for covers that do not fit the leaves.
     """
-    attributes = {a.name: _attribute(a) for a in _tree_node(model.graph).attribute}
-    plain = (attributes.get("aggregate_function", AGGREGATE_SUM), attributes.get("post_transform", POST_NONE))
-    if plain != (AGGREGATE_SUM, POST_NONE) or attributes.get("n_targets") != 1:
-        raise UnsupportedModelError("only one target, summed, without post-transform, is explained: export log-odds")
-    nodes = _Nodes.of(attributes)
-    feature_count = _feature_count(model.graph)
-    roots = np.asarray(attributes["tree_roots"], np.int64)
-    nodes.check(roots, feature_count)
-    return Ensemble(feature_count, tuple(_tree(nodes, int(root)) for root in roots))
+    operator = _operator(model.graph)
+    width, single = _input(model.graph)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if leaf_covers is None and COVERS_PROPERTY in properties:
+        leaf_covers = [float(word) for word in properties[COVERS_PROPERTY].split()]
+    nodes = read_nodes(operator)
+    target = _target(properties.get(TARGET_PROPERTY), nodes)
+    covers = None if leaf_covers is None else _by_leaf(nodes, leaf_covers)
+    trees = tuple(_tree(nodes, int(root), target, covers, width) for root in nodes.roots)
+    return Ensemble(width, trees, float(nodes.base[target]), single)
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+def with_covers(tree: Tree, covers: Mapping[int, float]) -> Tree:
+    """The tree with the cover of each node, which is the sum of those of the leaves below it. `covers`: by leaf."""
+    total = np.zeros(tree.feature.size)
+    for node in reversed(list(_parents_first(tree))):
+        is_leaf = tree.feature[node] == LEAF
+        total[node] = covers[node] if is_leaf else total[tree.left[node]] + total[tree.right[node]]
+    return Tree(tree.feature, tree.threshold, tree.missing_left, tree.left, tree.right, tree.value, total, tree.members)
 
 
-def _tree_node(graph: onnx.GraphProto) -> onnx.NodeProto:
-    makers = [node for node in graph.node if MARGIN in node.output]
-    if len(makers) != 1 or (makers[0].domain, makers[0].op_type) != ("ai.onnx.ml", "TreeEnsemble"):
+def _parents_first(tree: Tree) -> Iterator[int]:
+    waiting = [0]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if tree.feature[node] != LEAF:
+            waiting += (int(tree.right[node]), int(tree.left[node]))
+
+
+def _operator(graph: onnx.GraphProto) -> onnx.NodeProto:
+    operators = tree_operators(graph)
+    if len(operators) != 1:
         raise UnsupportedModelError(
-            f"the output {MARGIN!r} is not made by one ai.onnx.ml TreeEnsemble (version 5): "
-            "export the model with models.export"
+            f"the graph has {len(operators)} tree operators (TreeEnsemble, TreeEnsembleClassifier, "
+            "TreeEnsembleRegressor); one is explained"
         )
-    if list(makers[0].input) != [FEATURES]:
+    if list(operators[0].input) != [FEATURES]:
         raise UnsupportedModelError(
             f"the trees do not read the input {FEATURES!r} itself: put preparation into features"
         )
-    return makers[0]
+    return operators[0]
 
 
-def _feature_count(graph: onnx.GraphProto) -> int:
+def _input(graph: onnx.GraphProto) -> tuple[int, bool]:
+    """The number of features, and whether they are float32."""
     for value in graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if value.name == FEATURES and len(dims) == 2 and dims[1].dim_value > 0:
-            return int(dims[1].dim_value)
-    raise UnsupportedModelError(f"the graph needs an input {FEATURES!r} of shape [N, number of features]")
+        tensor = value.type.tensor_type
+        dims = tensor.shape.dim
+        known = tensor.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+        if value.name == FEATURES and known and len(dims) == 2 and dims[1].dim_value > 0:
+            return int(dims[1].dim_value), tensor.elem_type == onnx.TensorProto.FLOAT
+    raise UnsupportedModelError(f"the graph needs an input {FEATURES!r} of float or double [N, number of features]")
 
 
-def _attribute(attribute: onnx.AttributeProto) -> Any:
-    value = onnx.helper.get_attribute_value(attribute)
-    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
-
-
-@dataclass(frozen=True, slots=True)
-class _Nodes:
-    """The operator's `nodes_*` and `leaf_*` attributes with every comparison rewritten as `x <= threshold`."""
-
-    feature: NDArray[np.int64]
-    threshold: Floats
-    missing_left: Bools
-    left: NDArray[np.int64]
-    left_is_leaf: Bools
-    right: NDArray[np.int64]
-    right_is_leaf: Bools
-    leaf_value: Floats
-
-    def check(self, roots: NDArray[np.int64], feature_count: int) -> None:
-        """Raises UnsupportedModelError when a number points outside of the features, the nodes or the leaves."""
-        inside = (
-            _within(roots, self.feature.size)
-            and _within(self.feature, feature_count)
-            and _within(self.left, np.where(self.left_is_leaf, self.leaf_value.size, self.feature.size))
-            and _within(self.right, np.where(self.right_is_leaf, self.leaf_value.size, self.feature.size))
+def _target(given: str | None, nodes: Nodes) -> int:
+    targets = nodes.value.shape[1]
+    if targets == 1:
+        return 0
+    if given is None or not given.isdecimal() or int(given) >= targets:
+        raise UnsupportedModelError(
+            f"the trees have {targets} targets and the metadata {TARGET_PROPERTY!r} is {given!r}: "
+            "set it to the number of the one that is served"
         )
-        if not inside:
-            raise UnsupportedModelError("a node points at a feature, node or leaf that is not there: export it again")
+    return int(given)
 
-    @classmethod
-    def of(cls, a: dict[str, Any]) -> _Nodes:
-        modes = np.asarray(a["nodes_modes"], np.int64)
-        if np.any(modes > GT):
-            raise UnsupportedModelError("a node tests equality or membership: encode categories as numbers and retrain")
-        splits = np.asarray(a["nodes_splits"])
-        if splits.dtype != np.float64:
-            raise UnsupportedModelError("the trees are not in double precision: export the model with models.export")
-        tracks = np.asarray(a.get("nodes_missing_value_tracks_true") or np.zeros(modes.size), np.bool_)
-        # `x < t` is `x <= the double before t`; `>=` and `>` are the negations of `<` and `<=`, so their sides swap.
-        threshold = np.where((modes == LT) | (modes == GTE), np.nextafter(splits, -np.inf), splits)
-        swap = modes >= GTE
-        true_id, false_id = (np.asarray(a[f"nodes_{side}nodeids"], np.int64) for side in ("true", "false"))
-        true_leaf, false_leaf = (np.asarray(a[f"nodes_{side}leafs"], np.bool_) for side in ("true", "false"))
-        return cls(
-            np.asarray(a["nodes_featureids"], np.int64),
-            threshold,
-            np.where(swap, ~tracks, tracks),
-            np.where(swap, false_id, true_id),
-            np.where(swap, false_leaf, true_leaf),
-            np.where(swap, true_id, false_id),
-            np.where(swap, true_leaf, false_leaf),
-            np.asarray(a["leaf_weights"], np.float64),
+
+def _by_leaf(nodes: Nodes, covers: Sequence[float]) -> dict[int, float]:
+    if len(covers) != nodes.leaf_order.size or not all(0 <= cover < np.inf for cover in covers):
+        raise InputError(
+            f"{len(covers)} covers for {nodes.leaf_order.size} leaves: give the rows of each leaf, none negative"
         )
+    return dict(zip(nodes.leaf_order.tolist(), map(float, covers), strict=True))
 
 
-def _within(positions: NDArray[np.int64], end: int | NDArray[np.int64]) -> bool:
-    return bool(np.all((positions >= 0) & (positions < end)))
-
-
-def _tree(nodes: _Nodes, root: int) -> Tree:
+def _tree(nodes: Nodes, root: int, target: int, covers: Mapping[int, float] | None, width: int) -> Tree:
     builder = TreeBuilder()
-    waiting = [(root, False, builder.reserve())]
+    sources: dict[int, int] = {}
+    waiting = [(root, builder.reserve())]
     while waiting:
-        source, is_leaf, target = waiting.pop()
-        if len(builder.rows) > 2 * nodes.feature.size + 1:
+        source, node = waiting.pop()
+        if len(builder.rows) > nodes.is_leaf.size:
             raise UnsupportedModelError("the graph's nodes share children or form a loop: they must be trees")
-        if is_leaf:
-            builder.set_leaf(target, float(nodes.leaf_value[source]))
+        sources[node] = source
+        if nodes.is_leaf[source]:
+            builder.set_leaf(node, float(nodes.value[source, target]), None if covers is None else covers[source])
             continue
         left, right = builder.reserve(), builder.reserve()
-        threshold, missing_left = float(nodes.threshold[source]), bool(nodes.missing_left[source])
-        builder.set_split(target, int(nodes.feature[source]), threshold, missing_left, left, right)
-        waiting.append((int(nodes.left[source]), bool(nodes.left_is_leaf[source]), left))
-        waiting.append((int(nodes.right[source]), bool(nodes.right_is_leaf[source]), right))
-    return builder.build()
+        _set_node(builder, nodes, source, node, left, right)
+        waiting += ((int(nodes.left[source]), left), (int(nodes.right[source]), right))
+    tree = builder.build()
+    if np.any(tree.feature >= width):
+        raise UnsupportedModelError(f"a node reads a feature that is not among the {width} of the input: export again")
+    return tree if covers is not None else _with_hitrates(tree, nodes, sources)
+
+
+def _set_node(builder: TreeBuilder, nodes: Nodes, source: int, node: int, left: int, right: int) -> None:
+    feature, missing_left = int(nodes.feature[source]), bool(nodes.missing_left[source])
+    if feature < 0:
+        raise UnsupportedModelError("a node reads a feature with a negative number: export the model again")
+    if source in nodes.members:
+        builder.set_members(node, feature, nodes.members[source], missing_left, left, right)
+    else:
+        builder.set_split(node, feature, float(nodes.threshold[source]), missing_left, left, right)
+
+
+def _with_hitrates(tree: Tree, nodes: Nodes, sources: Mapping[int, int]) -> Tree:
+    """The tree with the operator's hit rates as covers, if every node has as many rows as its children together."""
+    if nodes.hitrate is None:
+        return tree
+    rates = nodes.hitrate[[sources[node] for node in range(tree.feature.size)]]
+    inner = tree.feature != LEAF
+    gaps = np.abs(rates - rates[tree.left] - rates[tree.right])[inner]
+    if not rates[0] > 0 or np.any(rates < 0) or np.any(gaps > _COVER_TOLERANCE * rates[inner]):
+        return tree
+    return with_covers(tree, {int(leaf): float(rates[leaf]) for leaf in np.flatnonzero(~inner)})

@@ -67,7 +67,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
 
     service = ScoringService(
         reader,
-        ModelStore(settings.models),
+        ModelStore(settings.models, settings.model_cache),
         publisher,
         secrets.token_bytes,
         publish_timeout_s=settings.publish_timeout_ms / _MS_PER_S,

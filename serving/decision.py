@@ -80,26 +80,59 @@ class Thresholds(Struct, frozen=True):
     block: float
 
 
-class Reason(Struct, frozen=True, kw_only=True):
-    """One feature that moved the margin: up with a positive attribution, down with a negative one."""
+class ReasonFeature(Struct, frozen=True, kw_only=True):
+    """One feature inside a reason, as it was read."""
 
-    code: Annotated[str, Meta(description="stable public identifier")]
     feature: Annotated[str, Meta(description="view:feature")]
     description: str
     value: float | None
     age_ms: Annotated[int | None, Meta(description="as-of time minus the time of the newest event in the value")]
     status: Status
     attribution: Annotated[float, Meta(description="share of the margin, in the output space")]
+    standard_error: Annotated[
+        float | None, Meta(description="of the attribution, when it is estimated; null when it is exact")
+    ] = None
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """A family of features that moved the margin: up with a positive attribution, down with a negative one.
+
+    `feature`, `value`, `age_ms` and `status` are those of the strongest feature, the first of `features`. `actor_text`
+    may be shown to the actor, and nothing else of this record.
+    """
+
+    code: Annotated[str, Meta(description="stable public identifier")]
+    family: Annotated[str, Meta(description="name of the reason; the feature's own name where it is one by itself")]
+    description: Annotated[str, Meta(description="for the people who review decisions")]
+    actor_text: Annotated[str, Meta(description="may be shown to the actor: no values, no thresholds, nobody else")]
+    attribution: Annotated[float, Meta(description="sum of the family's shares of the margin, in the output space")]
+    standard_error: Annotated[
+        float | None,
+        Meta(description="of an estimated attribution, an upper bound: the sum of the family's; null when it is exact"),
+    ] = None
+    feature: Annotated[str, Meta(description="view:feature, the strongest of the family")]
+    value: float | None
+    age_ms: Annotated[int | None, Meta(description="as-of time minus the time of the newest event in the value")]
+    status: Status
+    features: Annotated[
+        list[ReasonFeature],
+        Meta(description="the strongest of the family: those that moved the margin furthest in the reason's direction"),
+    ]
+    features_rest: Annotated[
+        float, Meta(description="attributions of features + features_rest = attribution of the reason")
+    ]
 
 
 class FeatureReading(Struct, frozen=True, kw_only=True):
-    """One feature as it was read; `attribution` is its share of the margin."""
+    """One feature as it was read; `attribution` is its share of the margin, `family` the reason that it belongs to."""
 
     feature: str
+    family: str
     value: float | None
     age_ms: int | None
     status: Status
     attribution: float
+    standard_error: float | None = None
 
 
 class AbsentFeature(Struct, frozen=True):
@@ -143,16 +176,23 @@ class Decision(Struct, frozen=True, kw_only=True):
     ]
     as_of: Annotated[str, Meta(description="the instant that the features were read for, RFC 3339")]
     as_of_ms: Annotated[int, Meta(description="the same in milliseconds since 1970-01-01 UTC")]
-    score: Annotated[float, Meta(description="0 to 1")]
-    margin: Annotated[float, Meta(description="log-odds, before the score's squashing")]
+    score: Annotated[float, Meta(description="0 to 1; of a regression the value itself, in its unit")]
+    margin: Annotated[float, Meta(description="what is explained: log-odds unless `output_space` says otherwise")]
     verdict: Verdict
     thresholds: Thresholds
     reasons: Annotated[list[Reason], Meta(description="strongest attribution first; empty without explanation")]
     base_value: Annotated[
         float | None, Meta(description="base_value + attributions of reasons + attributions_rest = margin")
     ]
-    attributions_rest: Annotated[float | None, Meta(description="sum of the attributions that reasons do not list")]
-    output_space: Annotated[str | None, Meta(description="unit of base value and attributions")]
+    attributions_rest: Annotated[float | None, Meta(description="sum of the attributions of all other families")]
+    output_space: Annotated[
+        str | None,
+        Meta(description="unit of base value and attributions: log_odds, raw_margin, probability or value"),
+    ]
+    sampled_orders: Annotated[
+        int | None,
+        Meta(description="orders of the features that an estimated explanation rests on; null when it is exact"),
+    ] = None
     reference: Annotated[str | None, Meta(description="what the actor is compared with")]
     feature_statuses: StatusCounts
     features_absent: Annotated[list[AbsentFeature], Meta(description="every feature that is not PRESENT")]

@@ -14,6 +14,7 @@ from serving.decision import (
     ModelVersion,
     Readiness,
     Reason,
+    ReasonFeature,
     ServiceVersion,
     StatusCounts,
     Thresholds,
@@ -110,23 +111,33 @@ def example_decision() -> Decision:
         verdict="block",
         thresholds=_THRESHOLDS,
         reasons=[
-            Reason(
-                code="IP_CLICKS_5M",
-                feature="ip_ad_stats:clicks_5m",
-                description="Clicks from this IP within 5 minutes",
-                value=212.0,
-                age_ms=0,
-                status="PRESENT",
-                attribution=3.1,
+            _reason(
+                "ip_velocity",
+                "How much this IP clicks, and how many of its impressions it clicks on",
+                "Activity from your internet connection",
+                ReasonFeature(
+                    feature="ip_ad_stats:ip_clicks_5m",
+                    description="Clicks from the IP, last 5m",
+                    value=212.0,
+                    age_ms=0,
+                    status="PRESENT",
+                    attribution=2.6,
+                ),
+                features_rest=0.5,
             ),
-            Reason(
-                code="DEVICE_AGE",
-                feature="device_profile:age_days",
-                description="Days since this device was first seen",
-                value=None,
-                age_ms=None,
-                status="NOT_FOUND",
-                attribution=0.9,
+            _reason(
+                "device_kind",
+                "What kind of device this is: emulator, rooted, newly seen",
+                "Kind of device",
+                ReasonFeature(
+                    feature="device_profile:device_first_seen_days",
+                    description="Days since the device was first seen",
+                    value=None,
+                    age_ms=None,
+                    status="NOT_FOUND",
+                    attribution=0.9,
+                ),
+                features_rest=0.0,
             ),
         ],
         base_value=-2.1,
@@ -134,10 +145,26 @@ def example_decision() -> Decision:
         output_space="log_odds",
         reference="100 typical rows of the training data",
         feature_statuses=StatusCounts(present=61, not_found=1),
-        features_absent=[AbsentFeature("device_profile:age_days", "NOT_FOUND")],
+        features_absent=[AbsentFeature("device_profile:device_first_seen_days", "NOT_FOUND")],
         features=None,
         degraded=[],
         latency_ms=Latency(parse=0.03, features=0.31, score=0.05, explain=0.42, publish=0.11, total=0.92),
+    )
+
+
+def _reason(family: str, analyst: str, actor: str, strongest: ReasonFeature, *, features_rest: float) -> Reason:
+    return Reason(
+        code=family.upper(),
+        family=family,
+        description=analyst,
+        actor_text=actor,
+        attribution=strongest.attribution + features_rest,
+        feature=strongest.feature,
+        value=strongest.value,
+        age_ms=strongest.age_ms,
+        status=strongest.status,
+        features=[strongest],
+        features_rest=features_rest,
     )
 
 

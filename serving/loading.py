@@ -12,6 +12,7 @@ from materialize.definitions import DefinitionError
 from materialize.online import OnlineStoreError, ReadPlan
 from models.errors import ModelError
 from models.manifest import Manifest, Metrics
+from models.reasons import ReasonIndex
 from serving.decision import ModelCard, ServiceVersion, Thresholds
 from serving.errors import ModelLoadError
 from serving.inputs import InputReader
@@ -23,7 +24,6 @@ class ServedFeature:
     """What an answer says about one feature of a model."""
 
     ref: str
-    code: str
     description: str
 
 
@@ -36,6 +36,7 @@ class ServedModel:
     plan: ReadPlan
     inputs: InputReader
     features: tuple[ServedFeature, ...]
+    reasons: ReasonIndex
     columns: NDArray[np.int64]
 
 
@@ -65,12 +66,14 @@ def load_model(source: ModelSource, reader: FeatureSource, name: str, alias: str
         raise ModelLoadError(f"{name}@{alias}: {error}") from error
     called = f"{name}@{alias} (version {model.version})"
     _check_service(called, model.manifest, plan)
+    features = _features(model.manifest, plan)
     return ServedModel(
         card=_card(model, plan, name, alias),
         model=model,
         plan=plan,
         inputs=_input_reader(called, plan),
-        features=_features(model.manifest, plan),
+        features=features,
+        reasons=_reasons(model.manifest, features),
         columns=_columns(called, model.manifest, plan),
     )
 
@@ -80,11 +83,13 @@ def with_plan(served: ServedModel, plan: ReadPlan) -> ServedModel:
     called = f"{served.card.name}@{served.card.alias} (version {served.model.version})"
     manifest = served.model.manifest
     _check_service(called, manifest, plan)
+    features = _features(manifest, plan)
     return replace(
         served,
         plan=plan,
         inputs=_input_reader(called, plan),
-        features=_features(manifest, plan),
+        features=features,
+        reasons=_reasons(manifest, features),
         columns=_columns(called, manifest, plan),
     )
 
@@ -120,9 +125,12 @@ def _input_reader(called: str, plan: ReadPlan) -> InputReader:
 
 def _features(manifest: Manifest, plan: ReadPlan) -> tuple[ServedFeature, ...]:
     described = dict(zip(plan.features, plan.descriptions, strict=True))
-    return tuple(
-        ServedFeature(f.ref, f.code, f.description or described.get(f.ref, "") or f.ref) for f in manifest.features
-    )
+    return tuple(ServedFeature(f.ref, f.description or described.get(f.ref, "") or f.ref) for f in manifest.features)
+
+
+def _reasons(manifest: Manifest, features: tuple[ServedFeature, ...]) -> ReasonIndex:
+    """By the bundle's own catalogue: a decision is worded as its model was published."""
+    return ReasonIndex(manifest.features, manifest.reasons, [feature.description for feature in features])
 
 
 def _card(model: Model, plan: ReadPlan, name: str, alias: str) -> ModelCard:

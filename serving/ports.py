@@ -64,8 +64,8 @@ class Model(Protocol):
         """Margins and scores, row by row."""
         ...
 
-    def explain(self, matrix: Floats) -> Explanation:
-        """Base value and attributions, row by row."""
+    def explain(self, matrix: Floats, deadline_ms: float | None = None) -> Explanation:
+        """Base value and attributions, row by row; estimates end after about `deadline_ms` milliseconds."""
         ...
 
 

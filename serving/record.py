@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from materialize.online import FeatureStatus, ReadCounts
 from models.explain import Explanation
+from models.reasons import Reason as Share
+from models.reasons import ReasonIndex
 from serving.decision import (
     AbsentFeature,
     Degradation,
     FeatureReading,
     Reason,
+    ReasonFeature,
     Status,
     StatusCounts,
     Thresholds,
@@ -25,6 +28,7 @@ from serving.loading import ServedFeature
 from serving.ports import Floats
 
 TOP_REASONS = 5
+FEATURES_OF_A_REASON = 3
 
 _STATUS_NAMES: dict[int, Status] = {
     FeatureStatus.PRESENT: "PRESENT",
@@ -68,64 +72,80 @@ class Explained:
     attributions_rest: float | None
     output_space: str | None
     reference: str | None
+    sampled_orders: int | None
 
 
-UNEXPLAINED = Explained([], None, None, None, None, None)
+UNEXPLAINED = Explained([], None, None, None, None, None, None)
 
 
-def explained(explanation: Explanation, readings: Readings, *, full: bool) -> Explained:
+def explained(explanation: Explanation, readings: Readings, index: ReasonIndex, *, full: bool) -> Explained:
     """The record's part for the first row of an explanation; `full` lists every feature beside the reasons."""
     attributions = explanation.attributions[0]
-    places = strongest(attributions, TOP_REASONS)
+    errors = None if explanation.standard_errors is None else explanation.standard_errors[0]
+    found = index.strongest(attributions, TOP_REASONS, FEATURES_OF_A_REASON)
     return Explained(
-        reasons=reasons(readings, attributions, places),
-        features=all_readings(readings, attributions) if full else None,
+        reasons=[_reason(share, readings, attributions, errors) for share in found.strongest],
+        features=_all_readings(readings, attributions, errors, index.families) if full else None,
         base_value=float(explanation.base_value),
-        attributions_rest=float(np.delete(attributions, places).sum()),
+        attributions_rest=found.rest,
         output_space=explanation.output_space,
         reference=explanation.reference,
+        sampled_orders=None if explanation.pairs is None else 2 * int(explanation.pairs[0]),
     )
 
 
 def verdict(score: float, thresholds: Thresholds) -> Verdict:
-    """What to do about a score of 0 to 1."""
+    """What to do about a score, which has the thresholds' unit."""
     if score >= thresholds.block:
         return "block"
     return "review" if score >= thresholds.review else "allow"
 
 
-def strongest(attributions: Floats, count: int) -> list[int]:
-    """Places of the `count` largest of float64[F] by absolute size, largest first; zeros are no reasons."""
-    sizes = np.abs(attributions)
-    top = np.argpartition(sizes, -count)[-count:] if len(sizes) > count else np.arange(len(sizes))
-    return sorted((int(i) for i in top if sizes[i] > 0), key=lambda i: (-sizes[i], i))
+def _reason(share: Share, readings: Readings, attributions: Floats, errors: Floats | None) -> Reason:
+    """A reason, described by its strongest feature too. `errors` float64[F] are those of estimates."""
+    listed = [_reason_feature(place, readings, attributions, errors) for place in share.places]
+    first = listed[0]
+    return Reason(
+        code=share.meaning.code,
+        family=share.meaning.family,
+        description=share.meaning.analyst,
+        actor_text=share.meaning.actor,
+        attribution=share.attribution,
+        standard_error=None if errors is None else float(errors[share.members].sum()),
+        feature=first.feature,
+        value=first.value,
+        age_ms=first.age_ms,
+        status=first.status,
+        features=listed,
+        features_rest=share.rest,
+    )
 
 
-def reasons(readings: Readings, attributions: Floats, places: Sequence[int]) -> list[Reason]:
-    """The features at `places` as reasons, in that order."""
-    return [
-        Reason(
-            code=readings.features[place].code,
-            feature=readings.features[place].ref,
-            description=readings.features[place].description,
-            value=readings.value(place),
-            age_ms=readings.age_ms(place),
-            status=readings.status(place),
-            attribution=float(attributions[place]),
-        )
-        for place in places
-    ]
+def _reason_feature(place: int, readings: Readings, attributions: Floats, errors: Floats | None) -> ReasonFeature:
+    return ReasonFeature(
+        feature=readings.features[place].ref,
+        description=readings.features[place].description,
+        value=readings.value(place),
+        age_ms=readings.age_ms(place),
+        status=readings.status(place),
+        attribution=float(attributions[place]),
+        standard_error=None if errors is None else float(errors[place]),
+    )
 
 
-def all_readings(readings: Readings, attributions: Floats) -> list[FeatureReading]:
+def _all_readings(
+    readings: Readings, attributions: Floats, errors: Floats | None, families: Sequence[str]
+) -> list[FeatureReading]:
     """Every feature, in the model's order."""
     return [
         FeatureReading(
             feature=feature.ref,
+            family=families[place],
             value=readings.value(place),
             age_ms=readings.age_ms(place),
             status=readings.status(place),
             attribution=float(attributions[place]),
+            standard_error=None if errors is None else float(errors[place]),
         )
         for place, feature in enumerate(readings.features)
     ]

@@ -30,12 +30,15 @@ from serving.loading import ServedModel, load_models, with_plan
 from serving.logged import layout_of, logged_decision
 from serving.ports import DecisionLog, FeatureSource, Floats, LogCounts, ModelSource, Publisher
 
+EXPLAIN_DEADLINE_MS = 20.0
+"""An explanation that is estimated ends after about this long; exact ones take what they take, far less."""
+
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """What became of one request, but for its time stamps. `margin` in log-odds, `score` 0 to 1."""
+    """What became of one request, but for its time stamps. `margin` in the model's output space."""
 
     served: ServedModel
     inputs: Inputs
@@ -230,7 +233,8 @@ def _readings(served: ServedModel, vector: FeatureVector) -> record.Readings:
 def _explained(served: ServedModel, matrix: Floats, readings: record.Readings, explain: Explain) -> record.Explained:
     if explain == "none":
         return record.UNEXPLAINED
-    return record.explained(served.model.explain(matrix), readings, full=explain == "full")
+    explanation = served.model.explain(matrix, EXPLAIN_DEADLINE_MS)
+    return record.explained(explanation, readings, served.reasons, full=explain == "full")
 
 
 def _decision(scored: _Scored, identity: Identity, degraded: list[Degradation], latency: Latency) -> Decision:
@@ -254,6 +258,7 @@ def _decision(scored: _Scored, identity: Identity, degraded: list[Degradation], 
         attributions_rest=explained.attributions_rest,
         output_space=explained.output_space,
         reference=explained.reference,
+        sampled_orders=explained.sampled_orders,
         feature_statuses=record.status_counts(scored.readings),
         features_absent=record.absent_features(scored.readings),
         features=explained.features,

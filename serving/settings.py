@@ -22,7 +22,9 @@ class Settings:
 
     feature_repo    folder with feature_store.yaml            ACTOR_RISK_FEATURE_REPO, default feature_repo
     registry        Feast registry file                       ACTOR_RISK_REGISTRY, default <home>/registry.db
-    models          root of the model store                   ACTOR_RISK_MODELS, default <home>/models
+    models          the model store: a directory, or an address such as s3://bucket/models
+                                                              ACTOR_RISK_MODELS, default <home>/models
+    model_cache     copies of bundles that are kept elsewhere ACTOR_RISK_MODEL_CACHE, default <home>/model-cache
     redis_url       online store, and stream unless Kafka is  REDIS_URL, default what feature_store.yaml says
     kafka_servers   stream, when there is one                 KAFKA_BOOTSTRAP_SERVERS
     decisions       folder of the decision log                ACTOR_RISK_DECISIONS, default <home>/decisions
@@ -41,7 +43,8 @@ class Settings:
 
     feature_repo: Path
     registry: Path
-    models: Path
+    models: Path | str
+    model_cache: Path
     redis_url: str | None
     kafka_servers: str | None
     decisions: Path
@@ -60,7 +63,8 @@ class Settings:
         return Settings(
             feature_repo=Path(environ.get(f"{PREFIX}FEATURE_REPO") or "feature_repo").absolute(),
             registry=Path(environ.get(f"{PREFIX}REGISTRY") or home / "registry.db").absolute(),
-            models=Path(environ.get(f"{PREFIX}MODELS") or home / "models").absolute(),
+            models=_place(environ.get(f"{PREFIX}MODELS") or str(home / "models")),
+            model_cache=Path(environ.get(f"{PREFIX}MODEL_CACHE") or home / "model-cache").absolute(),
             redis_url=_redis_url(environ.get("REDIS_URL") or None),
             kafka_servers=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
             decisions=Path(environ.get(f"{PREFIX}DECISIONS") or home / "decisions").absolute(),
@@ -72,6 +76,11 @@ class Settings:
             ingest_timeout_ms=_positive(environ, "INGEST_TIMEOUT_MS", 2_000),
             registry_poll_ms=_positive(environ, "REGISTRY_POLL_MS", 10_000),
         )
+
+
+def _place(text: str) -> Path | str:
+    """An address as it is, a path from the working directory on."""
+    return text if "://" in text else Path(text).absolute()
 
 
 def _positive(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -19,8 +19,10 @@ CONTAINERS = ("actor_risk", "materialize")
 
 PINNED = {
     "materialize.backfill": """
-        BackfillResult ChunkResult GatherResult StagingError backfill_view batch_end_of batch_span
-        gather_events write_batch_sides write_newest_rows
+        BackfillError BackfillResult ChunkLostError ChunkResult ClusterError Executor GatherResult Inline
+        JobSettings JobStatus LeaseLostError Plan QualityError RowsLostError Span SpanError StagingError
+        StoppedError SupersededError ViewBusyError ViewJob ViewReport backfill_view batch_end_of batch_span
+        gather_events moment step_ms write_batch_sides write_newest_rows write_whole
     """,
     "materialize.definitions": """
         EVENT_ID BatchView DefinitionError FeatureField JoinKey OnDemandView RequestField ServiceDefinition ServiceView
@@ -42,8 +44,8 @@ PINNED = {
         values_as_of
     """,
     "materialize.offline": """
-        ARROW_TYPES EventHistory HistoryError Knowledge OwnEvents ViewColumns entity_codes event_history history_end_ms
-        read_history values_as_declared values_of_view
+        ARROW_TYPES History HistoryError Knowledge Limits OwnEvents PointInTime ViewColumns ViewQuery entity_codes
+        history_end_ms open_history read_history values_as_declared values_of_view
     """,
     "materialize.online": """
         NUMERIC_KINDS BatchRow ConnectionSettingsError EventsByRow FeatureMatrix FeatureReader FeatureReaderSync

@@ -16,12 +16,14 @@ COMMANDS = {
     "down": ("_environment", "Stop the embedded Valkey server."),
     "simulate": ("_events", "Make labelled history, and optionally live events."),
     "apply": ("_features", "Put the feature repository into the registry."),
-    "backfill": ("_features", "Write online rows from history."),
+    "backfill": ("_backfill", "Write online rows from history; can be stopped and resumed."),
     "stream": ("_stream", "Fold the event log into online rows."),
     "dead-letters": ("_dead_letters", "Look at events that could not be used, and send them again."),
     "train": ("_models", "Build a training set, train, publish, make it champion."),
+    "models": ("_bundles", "Import a model, look at models and versions, set aliases."),
     "serve": ("_serving", "Run the scoring application."),
     "score": ("_serving", "Ask a running scoring application."),
+    "explain": ("_explain", "Show why: bars here, or shap's waterfall and beeswarm as a picture."),
     "audit": ("_audit", "Compute served features again from history, and compare."),
 }
 
@@ -57,13 +59,25 @@ class _Lazy(click.Group):
 def _own_errors() -> tuple[type[Exception], ...]:
     """The roots of the packages' exceptions, whose messages are written for people."""
     from actor_risk.simulate import SimulationError
+    from materialize.backfill import BackfillError, StagingError
     from materialize.definitions import DefinitionError
+    from materialize.kernel import KernelError
     from materialize.offline import HistoryError
     from materialize.online import OnlineStoreError
     from materialize.stream import StreamError
     from models import ModelError
 
-    return (SimulationError, DefinitionError, HistoryError, OnlineStoreError, StreamError, ModelError)
+    return (
+        SimulationError,
+        BackfillError,
+        StagingError,
+        DefinitionError,
+        KernelError,
+        HistoryError,
+        OnlineStoreError,
+        StreamError,
+        ModelError,
+    )
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -81,8 +95,10 @@ def main() -> None:
       actor-risk stream                  live events into online rows (leave it running)
       actor-risk dead-letters list       events that could not be used, and why
       actor-risk train                   models from point-in-time features
+      actor-risk models list             what there is; import one made elsewhere
       actor-risk serve                   the HTTP endpoint (leave it running)
       actor-risk score --help            ask it
+      actor-risk explain --help          why: decisions and models, as bars or pictures
       actor-risk audit --help            served features, computed again from history
 
     Everything is kept below .local/ (ACTOR_RISK_HOME). With KAFKA_BOOTSTRAP_SERVERS set, events go through Kafka,

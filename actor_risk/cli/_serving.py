@@ -27,11 +27,11 @@ def serve(port: int, config: Path) -> None:
     Serves the champion of every model in the store. For a running Ray cluster: `serve deploy ray_config.yaml`.
     """
     from actor_risk.serving_process import ServingProcess, write_config
-    from models import CHAMPION, ModelStore
+    from models import CHAMPION
 
     here = home()
     here.root.mkdir(parents=True, exist_ok=True)
-    models = dict.fromkeys(ModelStore(here.models).models(), CHAMPION)
+    models = dict.fromkeys(here.model_store().models(), CHAMPION)
     if not models:
         raise click.ClickException("there is no model to serve: run `actor-risk train` first")
     stop = stop_on_signals()

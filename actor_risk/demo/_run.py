@@ -8,6 +8,7 @@ import shutil
 import time
 import uuid
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,6 +43,7 @@ def run_demo(home: Home, events: Path | None, once: bool, port: int, shown: Cons
     Raises ActorRiskError and the packages' own errors, whose messages say what to do.
     """
     began = time.monotonic()
+    home = replace(home, models=home.root / "models")  # it is emptied: never the store that the environment names
     with ExitStack() as running:
         answer, url, question = _all_steps(home, events, port, shown, running)
         shown.print(f"\n[dim]the whole demo took {time.monotonic() - began:.0f} s[/]")
@@ -159,7 +161,7 @@ def _start_serving(home: Home, scenario: Scenario, port: int, running: ExitStack
     """Start it before its models are there: it takes them as soon as they are."""
     port = choose_port(port)
     models = {recipe.model: CHAMPION for recipe in scenario.recipes}
-    shutil.rmtree(home.models, ignore_errors=True)
+    shutil.rmtree(home.root / "models", ignore_errors=True)
     config = write_config(home, Path("ray_config.yaml"), port, models, WAIT_FOR_MODELS_S)
     serving = ServingProcess(home, config, port)
     running.callback(serving.stop)

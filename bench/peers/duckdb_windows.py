@@ -22,6 +22,7 @@ def duckdb_values(folder: Path) -> Any:
     import duckdb
 
     connection = duckdb.connect(config={"threads": THREADS})
+    connection.execute("SET enable_progress_bar = false")
 
     def run(rows: int | None = None) -> np.ndarray:
         return as_matrix(connection.sql(_query(folder, rows)).to_arrow_table(), FEATURES)

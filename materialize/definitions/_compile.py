@@ -14,6 +14,7 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.stream_feature_view import StreamFeatureView
 
 from materialize.definitions._errors import DefinitionError
+from materialize.definitions._reasons import families_of, reason_families
 from materialize.definitions._types import (
     BatchView,
     FeatureField,
@@ -77,7 +78,9 @@ def compile_service(service: FeatureService, registry: BaseRegistry, project: st
     texts += [f"{view.called}={view.view.name}({','.join(view.key_names)})={view.view.fingerprint}" for view in views]
     texts += [f"{called}:{field.name}:{field.kind}" for called, field in features]
     fingerprint = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-    return ServiceDefinition(service.name, views, tuple(on_demand), tuple(features), fingerprint)
+    families = families_of(service.name, service.tags, [field.name for _, field in features])
+    reasons = reason_families(service.name, service.tags)
+    return ServiceDefinition(service.name, views, tuple(on_demand), tuple(features), fingerprint, reasons, families)
 
 
 def _stream_view(view: StreamFeatureView, keys: tuple[JoinKey, ...]) -> StreamView:

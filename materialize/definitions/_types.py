@@ -98,11 +98,20 @@ class StreamView:
     def _transformed(self, columns: Columns) -> Columns:
         if self.transform is None:
             return columns
+        shared = {name: _read_only(column) for name, column in columns.items()}
+        return {**columns, **self.derived(shared, len(columns[self.timestamp_field]))}
+
+    def derived(self, columns: Columns, length: int) -> Columns:
+        """The columns that the view's transformation makes of those of `length` events; none without one.
+
+        Raises DefinitionError when the transformation fails or gives columns of another length.
+        """
+        if self.transform is None:
+            return {}
         try:
-            derived = self.transform({name: _read_only(column) for name, column in columns.items()})
+            derived = self.transform(columns)
         except Exception as error:
             raise DefinitionError(f"view {self.name!r}: its transformation failed: {error!r}") from error
-        length = len(columns[self.timestamp_field])
         if not isinstance(derived, dict):
             raise DefinitionError(f"view {self.name!r}: its transformation gave no dict of columns: {derived!r:.100}")
         odd = [name for name, column in derived.items() if np.shape(column) != (length,)]
@@ -111,8 +120,7 @@ class StreamView:
                 f"view {self.name!r}: its transformation gave another number of rows for {', '.join(odd)}; "
                 "return an array of one value per event, and a null key for the events that do not concern the view"
             )
-        derived = {name: np.asarray(column) for name, column in derived.items()}
-        return {**columns, **derived}
+        return {name: np.asarray(column) for name, column in derived.items()}
 
 
 @dataclass(frozen=True)
@@ -168,10 +176,21 @@ class ServiceView:
 
 
 @dataclass(frozen=True)
+class ReasonFamily:
+    """One reason that the service's tags name: its code, its texts for analysts and for the actor."""
+
+    name: str
+    code: str
+    analyst: str
+    actor: str
+
+
+@dataclass(frozen=True)
 class ServiceDefinition:
     """A feature service: the views to read, the on-demand functions to run, and the features to give, in order.
 
     features: (view name, field). fingerprint: hex, changes with the meaning or order of what the service gives.
+    families: for each feature the name of its reason, or "". Wording is no meaning: it changes no fingerprint.
     """
 
     name: str
@@ -179,6 +198,8 @@ class ServiceDefinition:
     on_demand: tuple[OnDemandView, ...]
     features: tuple[tuple[str, FeatureField], ...]
     fingerprint: str
+    reasons: tuple[ReasonFamily, ...] = ()
+    families: tuple[str, ...] = ()
 
 
 def identities_of(columns: Columns) -> Hashes:

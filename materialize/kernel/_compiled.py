@@ -507,17 +507,20 @@ def fold_tile_states(program, at, times, values, starts, states):  # type: ignor
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def merge_as_of(  # type: ignore[no-untyped-def]
-    program, at, events, tiles, set_hashes, set_ends, event_begins, tile_begins, query_keys, query_times, out
-):
+    program, at, events, known, tiles, set_hashes, set_ends, event_begins, tile_begins, query_keys, query_times, order,
+    out,
+):  # fmt: skip
     """Write the values of one hop's windows for each query to `out`, float64[queries, aggregations].
 
     program, at: the view's program, and where the hop's part of it begins. events: times, values, hashes, by entity and
-    time. tiles: index, states, by entity and index. set_hashes, set_ends: the tiles' sets, of all distinct columns one
-    after the other; set_ends[s, t] is where tile t ends in column s. event_begins, tile_begins: int64[entities + 1].
-    query_keys: entities, −1 for none. Without any tile, all is taken from the events.
+    time. known: from when each event is known, int64[n], or int64[0] when all are from their own time on. tiles: index,
+    states, where each tile's events begin, from when all of them are known, by entity and index. set_hashes, set_ends:
+    the tiles' sets, of all distinct columns one after the other; set_ends[s, t] is where tile t ends in column s.
+    event_begins, tile_begins: int64[entities + 1]. query_keys: entities, −1 for none. order: in which to go through the
+    queries, best those of one entity together. Without any tile, all is taken from the events.
     """
-    times, values, hashes = events
-    index, states = tiles
+    times, values, _ = events
+    index, states, starts, whole_from = tiles
     floats, state_floats, columns, has_tiles = values.reshape(-1), states.reshape(-1), program[1], len(index) > 0
     hop, width, slots, sets, windows = program[at], program[at + 1], program[at + 2], program[at + 3], program[at + 4]
     slots_at, sets_at = at + HOP_HEAD, at + HOP_HEAD + SLOT_SIZE * slots
@@ -526,7 +529,7 @@ def merge_as_of(  # type: ignore[no-untyped-def]
     table = np.zeros((sets, _TABLE_SIZE), np.uint64)
     sizes = np.zeros(sets, np.int64)
     limits = np.empty(sets, np.uint64)
-    for q in range(len(query_keys)):
+    for q in order:
         key, as_of = query_keys[q], query_times[q]
         if key < 0:
             continue
@@ -542,20 +545,31 @@ def merge_as_of(  # type: ignore[no-untyped-def]
             first_ms = (as_of // hop if has_tiles else tail) * hop
             while event > event_begins[key] and times[event - 1] >= first_ms:
                 event -= 1
-            if event < stop:
-                _merge_events(program, slots_at, slots, state, times, floats, 0, 0, columns, event, stop)
-                for e in range(event, stop if sets else event):
-                    _fold_hashes(program, sets_at, sets, hashes, e, table, sizes, limits)
+            _merge_span(
+                program, slots_at, slots, sets_at, sets, state, events, floats, columns, known, as_of, event, stop,
+                table, sizes, limits,
+            )  # fmt: skip
             stop, tiles_stop = event, tile
             while tile > tile_begins[key] and index[tile - 1] >= tail:
                 tile -= 1
-            if tile < tiles_stop:
-                _merge_tiles(program, slots_at, slots, state, state_floats, 0, width, tile, tiles_stop)
-            for s in range(sets):
-                for t in range(tiles_stop - 1, tile - 1, -1):
-                    for h in range(set_ends[s, t], set_ends[s, t + 1]):
-                        if not _add_hash(table, sizes, limits, s, set_hashes[h]):
-                            break
+            while tiles_stop > tile:
+                run = tiles_stop
+                while run > tile and (len(known) == 0 or whole_from[run - 1] <= as_of):
+                    run -= 1
+                if run < tiles_stop:
+                    _merge_tiles(program, slots_at, slots, state, state_floats, 0, width, run, tiles_stop)
+                for s in range(sets):
+                    for t in range(tiles_stop - 1, run - 1, -1):
+                        for h in range(set_ends[s, t], set_ends[s, t + 1]):
+                            if not _add_hash(table, sizes, limits, s, set_hashes[h]):
+                                break
+                tiles_stop = run
+                if run > tile:  # a tile that is not known whole: those of its events that are
+                    tiles_stop = run - 1
+                    _merge_span(
+                        program, slots_at, slots, sets_at, sets, state, events, floats, columns, known, as_of,
+                        starts[run - 1], starts[run], table, sizes, limits,
+                    )  # fmt: skip
             outputs = program[i + 1]
             for o in range(i + 2, i + 2 + OUTPUT_SIZE * outputs, OUTPUT_SIZE):
                 size = sizes[program[o + 4]] if sets else 0
@@ -564,8 +578,57 @@ def merge_as_of(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _merge_span(  # type: ignore[no-untyped-def]
+    program, slots_at, slots, sets_at, sets, state, events, floats, columns, known, as_of, begin, stop, table, sizes,
+    limits,
+):  # fmt: skip
+    """The events from `begin` to `stop` that are known as of `as_of` into a hop's state and tables; see merge_as_of."""
+    times, _, hashes = events
+    while begin < stop:
+        end = stop
+        if len(known):
+            while begin < stop and known[begin] > as_of:
+                begin += 1
+            end = begin
+            while end < stop and known[end] <= as_of:
+                end += 1
+        if begin < end:
+            _merge_events(program, slots_at, slots, state, times, floats, 0, 0, columns, begin, end)
+            for e in range(begin, end if sets else begin):
+                _fold_hashes(program, sets_at, sets, hashes, e, table, sizes, limits)
+        begin = end
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def spread_events(codes, events, known, begins, out, out_known):  # type: ignore[no-untyped-def]
+    """Copy events, which come by growing time, to `out`, by entity and then in the order in which they come.
+
+    codes: int64[n], the entity of each, 0 ≤ code < entities. events, out: times, values, hashes. known: int64[n], or
+    int64[0], to out_known. Writes where each entity's events begin to begins, int64[entities + 1].
+    """
+    times, values, hashes = events
+    out_times, out_values, out_hashes = out
+    begins[:] = 0
+    for i in range(len(codes)):
+        begins[codes[i] + 1] += 1
+    for e in range(len(begins) - 1):
+        begins[e + 1] += begins[e]
+    filled = begins.copy()
+    for i in range(len(codes)):
+        at = filled[codes[i]]
+        filled[codes[i]] = at + 1
+        out_times[at] = times[i]
+        for column in range(values.shape[1]):
+            out_values[at, column] = values[i, column]
+        for column in range(hashes.shape[1]):
+            out_hashes[at, column] = hashes[i, column]
+        if len(known):
+            out_known[at] = known[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def group_events(codes, times, ids, begins, order, repeats):  # type: ignore[no-untyped-def]
-    """Put events in order of row, time and identity.
+    """Put events in order of row, time and identity; what is equal in all three keeps its order.
 
     codes: int64[n], the row of each event, 0 ≤ code < rows. Writes where each row's events begin to begins,
     int64[rows + 1]; the events' order to order, int64[n]; and to repeats, bool[n], whether an event has the identity of
@@ -604,7 +667,7 @@ def _sort_row(times, ids, order, begin, end):  # type: ignore[no-untyped-def]
     else:
         return
     part = order[begin:end].copy()
-    part = part[np.argsort(ids[part])]
+    part = part[np.argsort(ids[part], kind="mergesort")]
     order[begin:end] = part[np.argsort(times[part], kind="mergesort")]
 
 
@@ -625,12 +688,17 @@ def _find_repeats(ids, order, begin, end, repeats):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def newest_of(times, event_begins, query_keys, query_times, out):  # type: ignore[no-untyped-def]
-    """Write each queried entity's newest event time up to the query's to `out`, int64[queries]; leave it for none."""
-    for q in range(len(query_keys)):
+def newest_of(times, known, event_begins, query_keys, query_times, order, out):  # type: ignore[no-untyped-def]
+    """Write each queried entity's newest event time up to the query's to `out`, int64[queries]; leave it for none.
+
+    known: from when each event is known, or int64[0]; what is not known then does not count. order: see merge_as_of.
+    """
+    for q in order:
         key = query_keys[q]
         if key >= 0:
             event = _upper(times, event_begins[key], event_begins[key + 1], query_times[q])
+            while len(known) and event > event_begins[key] and known[event - 1] > query_times[q]:
+                event -= 1
             if event > event_begins[key]:
                 out[q] = times[event - 1]
 

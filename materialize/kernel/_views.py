@@ -162,7 +162,7 @@ class ViewSpec:
         if missing:
             raise KernelError(f"view {self.name!r} aggregates {', '.join(missing)}, which its events do not have")
         times = np.asarray(times, dtype=np.int64)
-        values = [self._numbers(name, columns[name]) for name in self.value_columns]
+        values = [self.numbers(name, columns[name]) for name in self.value_columns]
         hashes = [hashed[name] if name in hashed else hash_values(columns[name]) for name in self.distinct_columns]
         return EventBlock(
             times,
@@ -171,7 +171,8 @@ class ViewSpec:
             np.stack(hashes, axis=1) if hashes else np.empty((len(times), 0), np.uint64),
         )
 
-    def _numbers(self, name: str, column: np.ndarray[Any, Any]) -> Floats:
+    def numbers(self, name: str, column: np.ndarray[Any, Any]) -> Floats:
+        """What is folded of a value column, float64[n], NaN for null. Raises KernelError when it is not numeric."""
         if column.dtype.kind in "fiub":
             return column.astype(np.float64)
         if {s.function for s in self.aggregations if s.column == name} <= {"count", COUNT_DISTINCT}:

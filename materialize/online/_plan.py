@@ -12,6 +12,7 @@ from materialize.definitions import (
     BatchView,
     JoinKey,
     OnDemandView,
+    ReasonFamily,
     RequestField,
     ServiceDefinition,
     ServiceView,
@@ -50,7 +51,8 @@ class ReadPlan:
 
     features: "view:feature" in the service's order. join_keys: what a request must name. request_fields: what comes
     with a request. reader: gives the input slots from the rows. input_kinds: the Feast value type of each slot. copies:
-    (input slot, output position) of the features that are given as they are stored.
+    (input slot, output position) of the features that are given as they are stored. families: for each feature the
+    name of its reason, or "" (empty where the service names no reasons).
     """
 
     service: str
@@ -65,6 +67,8 @@ class ReadPlan:
     input_kinds: tuple[str, ...]
     copies: tuple[tuple[int, int], ...]
     on_demand: tuple[OnDemandRun, ...]
+    reasons: tuple[ReasonFamily, ...] = ()
+    families: tuple[str, ...] = ()
 
     @cached_property
     def copied(self) -> tuple[Places, Places]:
@@ -112,6 +116,8 @@ def compile_plan(project: str, service: ServiceDefinition) -> ReadPlan:
         input_kinds=tuple(one.view.fields[place].kind for one in wanted for place in one.places),
         copies=tuple((slot, positions[ref]) for ref, slot in slots.items() if ref in positions),
         on_demand=tuple(_on_demand_run(view, slots, positions) for view in service.on_demand),
+        reasons=service.reasons,
+        families=service.families,
     )
 
 

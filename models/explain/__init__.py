@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import onnx
-
-from models._arrays import Floats
-from models.explain._interventional import InterventionalTrees
+from models.explain._choice import LINEAR, PATH_TREES, SAMPLING, TREES, Chosen, explainer_of, is_exact, trees_behind
+from models.explain._file import decode_tables, encode_tables, map_tables
+from models.explain._linear import LinearExplainer
+from models.explain._prepared import Prepared
 from models.explain._protocol import LOG_ODDS, Explainer, Explanation
-from models.trees import read_trees
+from models.explain._sampling import SamplingExplainer
+from models.explain._trees import InterventionalTrees, PathDependentTrees, TreeTables
 
-__all__ = ["LOG_ODDS", "Explainer", "Explanation", "InterventionalTrees", "explainer_of"]
-
-
-def explainer_of(model: onnx.ModelProto, background: Floats, reference: str) -> Explainer:
-    """The exact explainer of a graph, against the background sample float64[B, F].
-
-    Raises UnsupportedModelError when the margin is not a sum of trees.
-    """
-    return InterventionalTrees(read_trees(model), background, reference)
+__all__ = [
+    "LINEAR",
+    "LOG_ODDS",
+    "PATH_TREES",
+    "SAMPLING",
+    "TREES",
+    "Chosen",
+    "Explainer",
+    "Explanation",
+    "InterventionalTrees",
+    "LinearExplainer",
+    "PathDependentTrees",
+    "Prepared",
+    "SamplingExplainer",
+    "TreeTables",
+    "decode_tables",
+    "encode_tables",
+    "explainer_of",
+    "is_exact",
+    "map_tables",
+    "trees_behind",
+]

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import redis
 
-from actor_risk.feast_repo import apply_repo, materialize
+from actor_risk.feast_repo import apply_repo, view_names
 from materialize.definitions import open_feature_store
 from tests.docs.pages import read_page
+from tests.support.world import materialize_views
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "use-the-feast-plugins.md"
 BEGIN_MS = 1_700_000_000_000
@@ -45,10 +46,9 @@ def test_online_and_historical_values_are_those_of_the_data(workplace: Path) -> 
     _run("history.py")
     registry = repo / "data" / "registry.db"
     assert apply_repo(repo, registry).services == ("shop",)
-    filled = materialize(
-        open_feature_store(repo, registry), BEGIN_MS, time.time_ns() // 1_000_000, None, lambda *_: None
-    )
-    assert filled == ["user_orders", "user_profile"]
+    store = open_feature_store(repo, registry)
+    assert view_names(store) == ["user_orders", "user_profile"]
+    materialize_views(store, BEGIN_MS, time.time_ns() // 1_000_000, view_names(store))
     names = _run("read.py")
     assert names["online"] == {
         "user_id": ["u1", "nobody"],

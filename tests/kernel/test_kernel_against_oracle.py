@@ -129,6 +129,26 @@ def test_point_in_time_values_are_the_oracles_as_of_any_time(
 
 
 @settings(max_examples=80, deadline=None)
+@given(
+    histories(), st.lists(st.integers(0, 40) | st.integers(0, 3 * 24 * 3600_000), min_size=1), st.integers(0, 9 * 24)
+)
+def test_what_is_known_later_counts_from_then_on(
+    events: list[OracleEvent], lateness_ms: list[int], ago_hours: int
+) -> None:
+    known = [event.time_ms + lateness_ms[i % len(lateness_ms)] for i, event in enumerate(events)]
+    # The same events a second time, known a day later: of both, the first known counts.
+    twice = np.array([known_ms + day for day in (24 * HOUR_MS, 0) for known_ms in known], dtype=np.int64)
+    times = np.array([START_MS - ago_hours * HOUR_MS, START_MS, START_MS + 30, START_MS + HOUR_MS], dtype=np.int64)
+    keys, asked = np.zeros(2 * len(events), dtype=np.int64), np.zeros(len(times), dtype=np.int64)
+    values, found, newest = values_as_of(SPEC, keys, block_of(events + events), asked, times, twice)
+    for i, as_of_ms in enumerate(times.tolist()):
+        then = [event for event, known_ms in zip(events, known, strict=True) if known_ms <= as_of_ms]
+        assert_equal(values[i], bool(found[i]), oracle_values(SPEC, then, as_of_ms))
+        if found[i]:
+            assert newest[i] == max(event.time_ms for event in then if event.time_ms <= as_of_ms)
+
+
+@settings(max_examples=80, deadline=None)
 @given(histories(), st.integers(0, 60), st.lists(st.integers(0, 100)))
 def test_history_and_stream_meet_at_the_batch_end(events: list[OracleEvent], hours: int, cuts: list[int]) -> None:
     batch_end_ms = (START_MS - hours * HOUR_MS) // SPEC.batch_step_ms * SPEC.batch_step_ms

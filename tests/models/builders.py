@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models import BundleDraft, Feature, ModelCard, ModelStore, Service, Thresholds
+from models._operators import Members
 from models.export import export_trees
 from models.training_set import TrainingSet
 from models.trees import LEAF, Ensemble, Tree, TreeBuilder
@@ -20,24 +21,32 @@ GRID = (-np.inf, -2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 2.0, np.inf)
 
 
 @st.composite
-def trees(draw: st.DrawFn, feature_count: int, depth: int) -> Tree:
+def trees(draw: st.DrawFn, feature_count: int, depth: int, sets: bool = False, covers: bool = False) -> Tree:
     builder = TreeBuilder()
     waiting = [(builder.reserve(), depth)]
     while waiting:
         node, left_over = waiting.pop()
         if left_over == 0 or draw(st.integers(0, 4)) == 0:
-            builder.set_leaf(node, draw(st.floats(-2, 2, width=32)))
+            builder.set_leaf(node, draw(st.floats(-2, 2, width=32)), draw(st.integers(1, 9)) if covers else None)
             continue
         left, right = builder.reserve(), builder.reserve()
         feature, threshold = draw(st.integers(0, feature_count - 1)), draw(st.sampled_from(GRID))
-        builder.set_split(node, feature, threshold, draw(st.booleans()), left, right)
+        if sets and draw(st.booleans()):
+            members = draw(st.sets(st.sampled_from([0.0, 1.0, 2.0, 3.0]), min_size=1))
+            kind = Members(tuple(sorted(members)), draw(st.booleans()))
+            builder.set_members(node, feature, kind, draw(st.booleans()), left, right)
+        else:
+            builder.set_split(node, feature, threshold, draw(st.booleans()), left, right)
         waiting += [(left, left_over - 1), (right, left_over - 1)]
     return builder.build()
 
 
 @st.composite
-def ensembles(draw: st.DrawFn, feature_count: int = 4, depth: int = 5) -> Ensemble:
-    return Ensemble(feature_count, tuple(draw(st.lists(trees(feature_count, depth), min_size=1, max_size=3))))
+def ensembles(
+    draw: st.DrawFn, feature_count: int = 4, depth: int = 5, sets: bool = False, covers: bool = False
+) -> Ensemble:
+    one = trees(feature_count, depth, sets, covers)
+    return Ensemble(feature_count, tuple(draw(st.lists(one, min_size=1, max_size=3))))
 
 
 def matrices(rows: int, feature_count: int = 4) -> st.SearchStrategy[Floats]:
@@ -52,7 +61,10 @@ def walk(tree: Tree, row: Floats) -> float:
     node = 0
     while tree.feature[node] != LEAF:
         x = row[tree.feature[node]]
-        left = bool(tree.missing_left[node]) if np.isnan(x) else x <= tree.threshold[node]
+        if np.isnan(x):
+            left = bool(tree.missing_left[node])
+        else:
+            left = tree.members[node].holds(float(x)) if node in tree.members else x <= tree.threshold[node]
         node = int(tree.left[node] if left else tree.right[node])
     return float(tree.value[node])
 
@@ -103,3 +115,30 @@ def training_set(rows: int = 3000, *, seed: int = 1) -> TrainingSet:
     labels = (signal > 1.0).astype(np.int8)
     refs = tuple(f"view:feature_{i}" for i in range(5))
     return TrainingSet(refs, matrix, labels, np.arange(rows, dtype=np.int64) * 60_000, label="abuse")
+
+
+def grown(seed: int, *, feature_count: int = 12, depth: int = 6, trees: int = 20) -> Ensemble:
+    """Full random trees, deeper and wider than the definition can check."""
+    rng = np.random.default_rng(seed)
+    built = []
+    for _ in range(trees):
+        builder = TreeBuilder()
+        waiting = [(builder.reserve(), depth)]
+        while waiting:
+            node, left_over = waiting.pop()
+            if not left_over:
+                builder.set_leaf(node, float(rng.normal()), float(rng.integers(1, 50)))
+                continue
+            left, right = builder.reserve(), builder.reserve()
+            builder.set_split(
+                node, int(rng.integers(feature_count)), float(rng.normal()), bool(rng.integers(2)), left, right
+            )
+            waiting += [(left, left_over - 1), (right, left_over - 1)]
+        built.append(builder.build())
+    return Ensemble(feature_count, tuple(built))
+
+
+def with_holes(rng: np.random.Generator, rows: int) -> Floats:
+    matrix = rng.normal(size=(rows, 12))
+    matrix[rng.random(matrix.shape) < 0.2] = np.nan
+    return matrix

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from math import factorial
 
+import lightgbm
 import numpy as np
 import pytest
 import shap
@@ -12,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import InputError, Scorer, UnsupportedModelError
-from models.explain import LOG_ODDS, InterventionalTrees, explainer_of
-from models.export import export_trees
-from models.trees import LEAF, Ensemble, TreeBuilder, read_graph, read_trees
-from tests.models.builders import Floats, ensembles, margins, matrices, stump
+from models.admission import read_graph
+from models.explain import LOG_ODDS, TREES, InterventionalTrees, PathDependentTrees, explainer_of
+from models.explain._plain import interventional_shares, path_dependent_shares
+from models.explain._trees import interventional_tables, path_dependent_tables
+from models.export import export_lightgbm, export_trees
+from models.trees import LEAF, Ensemble, Tree, TreeBuilder, read_trees
+from tests.models.builders import Floats, ensembles, grown, margins, matrices, stump, training_set, with_holes
 
 
 def shapley(ensemble: Ensemble, row: Floats, background: Floats) -> Floats:
@@ -42,7 +46,7 @@ def shapley(ensemble: Ensemble, row: Floats, background: Floats) -> Floats:
 def test_attributions_are_shapley_values_with_missing_values_on_both_sides(
     ensemble: Ensemble, matrix: Floats, background: Floats
 ) -> None:
-    explanation = InterventionalTrees(ensemble, background, "drawn").explain(matrix)
+    explanation = InterventionalTrees.of(ensemble, background, "drawn").explain(matrix)
     expected = np.array([shapley(ensemble, row, background) for row in matrix])
     np.testing.assert_allclose(explanation.attributions, expected, rtol=1e-9, atol=1e-12)
 
@@ -52,8 +56,8 @@ def test_attributions_are_shapley_values_with_missing_values_on_both_sides(
 def test_leaves_beyond_the_tables_give_the_same_values(
     ensemble: Ensemble, matrix: Floats, background: Floats, table_bytes_max: int
 ) -> None:
-    plain = InterventionalTrees(ensemble, background, "r", table_bytes_max=0).explain(matrix)
-    mixed = InterventionalTrees(ensemble, background, "r", table_bytes_max=table_bytes_max).explain(matrix)
+    plain = InterventionalTrees.of(ensemble, background, "r", table_bytes_max=0).explain(matrix)
+    mixed = InterventionalTrees.of(ensemble, background, "r", table_bytes_max=table_bytes_max).explain(matrix)
     np.testing.assert_allclose(mixed.attributions, plain.attributions, rtol=1e-12, atol=1e-13)
     assert mixed.base_value == pytest.approx(plain.base_value, rel=1e-12, abs=1e-13)
 
@@ -64,34 +68,16 @@ def test_base_value_and_attributions_add_up_to_the_scored_margin(
     ensemble: Ensemble, matrix: Floats, background: Floats
 ) -> None:
     content = export_trees(ensemble)
-    explanation = explainer_of(read_graph(content), background, "r").explain(matrix)
-    margin = Scorer(content).score(matrix).margin
+    scorer = Scorer(content)
+    chosen = explainer_of(read_graph(content), background, "r", scorer.margin)
+    explanation = chosen.explainer.explain(matrix)
+    margin = scorer.score(matrix).margin
+    assert (chosen.method, chosen.preparation) == (TREES, ())
     np.testing.assert_allclose(explanation.base_value + explanation.attributions.sum(axis=1), margin, 1e-9, 1e-12)
     assert explanation.base_value == pytest.approx(float(margins(ensemble, background).mean()), rel=1e-9, abs=1e-12)
 
 
-def grown(seed: int, *, feature_count: int = 12, depth: int = 6) -> Ensemble:
-    """Full random trees, deeper and wider than the definition can check."""
-    rng = np.random.default_rng(seed)
-    built = []
-    for _ in range(20):
-        builder = TreeBuilder()
-        waiting = [(builder.reserve(), depth)]
-        while waiting:
-            node, left_over = waiting.pop()
-            if not left_over:
-                builder.set_leaf(node, float(rng.normal()))
-                continue
-            left, right = builder.reserve(), builder.reserve()
-            builder.set_split(
-                node, int(rng.integers(feature_count)), float(rng.normal()), bool(rng.integers(2)), left, right
-            )
-            waiting += [(left, left_over - 1), (right, left_over - 1)]
-        built.append(builder.build())
-    return Ensemble(feature_count, tuple(built))
-
-
-def shap_values(ensemble: Ensemble, matrix: Floats, background: Floats) -> Floats:
+def shap_values(ensemble: Ensemble, matrix: Floats, background: Floats | None, model_output: str = "raw") -> Floats:
     raw = [
         {
             "children_left": tree.left,
@@ -100,31 +86,33 @@ def shap_values(ensemble: Ensemble, matrix: Floats, background: Floats) -> Float
             "features": np.where(tree.feature == LEAF, -2, tree.feature),
             "thresholds": tree.threshold.copy(),
             "values": tree.value.reshape(-1, 1).copy(),
-            "node_sample_weight": np.ones(tree.feature.size),
+            "node_sample_weight": np.ones(tree.feature.size) if tree.cover is None else tree.cover.copy(),
         }
         for tree in ensemble.trees
     ]
-    explainer = shap.TreeExplainer({"trees": raw}, data=background, feature_perturbation="interventional")
+    kind = "tree_path_dependent" if background is None else "interventional"
+    model = {"trees": raw, "tree_output": "log_odds", "objective": "binary_crossentropy"}
+    explainer = shap.TreeExplainer(model, data=background, feature_perturbation=kind, model_output=model_output)
     return np.asarray(explainer.shap_values(matrix, check_additivity=False)).reshape(matrix.shape)
 
 
 def test_the_shap_library_gives_the_same_values() -> None:
     rng = np.random.default_rng(2)
     ensemble, matrix, background = grown(1), rng.normal(size=(20, 12)), rng.normal(size=(100, 12))
-    ours = InterventionalTrees(ensemble, background, "r").explain(matrix).attributions
+    ours = InterventionalTrees.of(ensemble, background, "r").explain(matrix).attributions
     np.testing.assert_allclose(ours, shap_values(ensemble, matrix, background), rtol=1e-6, atol=1e-6)
 
 
 def test_the_order_of_background_rows_changes_nothing() -> None:
     rng = np.random.default_rng(3)
     matrix, background = rng.normal(size=(5, 12)), rng.normal(size=(250, 12))
-    ours = InterventionalTrees(grown(4), background, "r").explain(matrix).attributions
-    other = InterventionalTrees(grown(4), background[::-1], "r").explain(matrix).attributions
+    ours = InterventionalTrees.of(grown(4), background, "r").explain(matrix).attributions
+    other = InterventionalTrees.of(grown(4), background[::-1], "r").explain(matrix).attributions
     np.testing.assert_allclose(ours, other, rtol=1e-9, atol=1e-12)
 
 
 def test_a_feature_that_no_tree_reads_gets_nothing() -> None:
-    explanation = InterventionalTrees(stump(3), np.zeros((1, 3)), "r").explain(np.array([[1.0, 9.0, np.nan]]))
+    explanation = InterventionalTrees.of(stump(3), np.zeros((1, 3)), "r").explain(np.array([[1.0, 9.0, np.nan]]))
     np.testing.assert_array_equal(explanation.attributions, [[3.0, 0.0, 0.0]])
     assert (explanation.base_value, explanation.reference, explanation.output_space) == (-1.0, "r", LOG_ODDS)
 
@@ -133,47 +121,154 @@ def test_a_constant_model_explains_everything_by_its_base_value() -> None:
     builder = TreeBuilder()
     builder.set_leaf(builder.reserve(), 0.25)
     graph = read_trees(read_graph(export_trees(Ensemble(2, (builder.build(),)))))
-    explanation = InterventionalTrees(graph, np.zeros((1, 2)), "r").explain(np.array([[1.0, np.nan]]))
+    explanation = InterventionalTrees.of(graph, np.zeros((1, 2)), "r").explain(np.array([[1.0, np.nan]]))
     assert explanation.base_value == 0.25
     np.testing.assert_array_equal(explanation.attributions, [[0.0, 0.0]])
 
 
 def test_an_empty_background_is_refused() -> None:
     with pytest.raises(InputError, match="at least one row"):
-        InterventionalTrees(stump(), np.empty((0, 2)), "r")
+        InterventionalTrees.of(stump(), np.empty((0, 2)), "r")
 
 
-def test_a_path_over_too_many_features_is_refused() -> None:
+@pytest.mark.parametrize("depth", [13, 60, 100])
+def test_there_is_no_limit_on_depth(depth: int) -> None:
+    """A path of `depth` features that all must be high: by symmetry each has the same share."""
     builder = TreeBuilder()
     node = builder.reserve()
-    for feature in range(63):
+    for feature in range(depth):
         left, right = builder.reserve(), builder.reserve()
         builder.set_split(node, feature, 0.0, True, left, right)
+        builder.set_leaf(left, 0.0, 1.0)
         node = right
-    with pytest.raises(UnsupportedModelError, match="limit the depth"):
-        InterventionalTrees(Ensemble(63, (builder.build(),)), np.zeros((1, 63)), "r")
-
-
-def test_a_path_over_sixty_features_is_explained_exactly() -> None:
-    builder = TreeBuilder()
-    node = builder.reserve()
-    for feature in range(60):
-        left, right = builder.reserve(), builder.reserve()
-        builder.set_split(node, feature, 0.0, True, left, right)
-        node = right
-    builder.set_leaf(node, 6.0)
-    explanation = InterventionalTrees(Ensemble(60, (builder.build(),)), np.zeros((1, 60)), "r").explain(
-        np.ones((1, 60))
-    )
-    np.testing.assert_allclose(explanation.attributions, np.full((1, 60), 0.1), rtol=1e-9)
+    builder.set_leaf(node, 6.0, 1.0)
+    ensemble = Ensemble(depth, (builder.build(),))
+    one = InterventionalTrees.of(ensemble, np.zeros((1, depth)), "r").explain(np.ones((1, depth)))
+    np.testing.assert_allclose(one.attributions, np.full((1, depth), 6.0 / depth), rtol=1e-9)
+    by_cover = PathDependentTrees(path_dependent_tables(ensemble), "covers").explain(np.ones((1, depth)))
+    assert by_cover.base_value + by_cover.attributions.sum() == pytest.approx(6.0, rel=1e-9)
 
 
 def test_rows_read_from_a_buffer_are_explained_like_any_other() -> None:
     ensemble, background = grown(5), np.zeros((3, 12))
     rows = np.random.default_rng(6).normal(size=(4, 12))
-    explainer = InterventionalTrees(ensemble, background, "r")
+    explainer = InterventionalTrees.of(ensemble, background, "r")
     frozen = np.frombuffer(b"x" + rows.tobytes(), np.float64, offset=1).reshape(rows.shape)
     np.testing.assert_array_equal(explainer.explain(frozen).attributions, explainer.explain(rows).attributions)
     np.testing.assert_array_equal(
         explainer.explain(np.asfortranarray(rows)).attributions, explainer.explain(rows).attributions
     )
+
+
+def expected_value(tree: Tree, node: int, row: Floats, known: frozenset[int]) -> float:
+    """What a tree gives when only some features are known: children weigh by their covers at the others."""
+    assert tree.cover is not None
+    feature, left, right = int(tree.feature[node]), int(tree.left[node]), int(tree.right[node])
+    if feature == LEAF:
+        return float(tree.value[node])
+    if feature in known:
+        x = row[feature]
+        holds = tree.members[node].holds(float(x)) if node in tree.members else x <= tree.threshold[node]
+        goes_left = bool(tree.missing_left[node]) if np.isnan(x) else bool(holds)
+        return expected_value(tree, left if goes_left else right, row, known)
+    parts = [float(tree.cover[child]) * expected_value(tree, child, row, known) for child in (left, right)]
+    return sum(parts) / float(tree.cover[node])
+
+
+def shapley_by_covers(ensemble: Ensemble, row: Floats) -> Floats:
+    count = ensemble.feature_count
+    values = np.zeros(count)
+    for feature in range(count):
+        others = [other for other in range(count) if other != feature]
+        for size in range(count):
+            weight = factorial(size) * factorial(count - size - 1) / factorial(count)
+            for coalition in map(frozenset, combinations(others, size)):
+                for tree in ensemble.trees:
+                    gain = expected_value(tree, 0, row, coalition | {feature}) - expected_value(tree, 0, row, coalition)
+                    values[feature] += weight * gain
+    return values
+
+
+@given(ensembles(sets=True), matrices(rows=2), matrices(rows=3), st.sampled_from([0, 2**20]))
+@settings(max_examples=40, deadline=None)
+def test_sets_of_categories_are_explained_like_thresholds(
+    ensemble: Ensemble, matrix: Floats, background: Floats, table_bytes_max: int
+) -> None:
+    explainer = InterventionalTrees.of(ensemble, background, "drawn", table_bytes_max=table_bytes_max)
+    expected = np.array([shapley(ensemble, row, background) for row in matrix])
+    np.testing.assert_allclose(explainer.explain(matrix).attributions, expected, rtol=1e-9, atol=1e-12)
+
+
+@given(ensembles(sets=True, covers=True, depth=4), matrices(rows=2), st.sampled_from([0, 300, 2**20]))
+@settings(max_examples=40, deadline=None)
+def test_path_dependent_attributions_are_shapley_values_of_the_covers(
+    ensemble: Ensemble, matrix: Floats, table_bytes_max: int
+) -> None:
+    tables = path_dependent_tables(ensemble, table_bytes_max=table_bytes_max)
+    explanation = PathDependentTrees(tables, "covers").explain(matrix)
+    expected = np.array([shapley_by_covers(ensemble, row) for row in matrix])
+    np.testing.assert_allclose(explanation.attributions, expected, rtol=1e-9, atol=1e-12)
+    sums = explanation.base_value + explanation.attributions.sum(axis=1)
+    np.testing.assert_allclose(sums, margins(ensemble, matrix), rtol=1e-9, atol=1e-12)
+
+
+def test_the_plain_form_gives_the_same_values_of_wider_and_deeper_trees() -> None:
+    rng = np.random.default_rng(8)
+    ensemble, matrix, background = grown(9, trees=3), with_holes(rng, 4), with_holes(rng, 25)
+    ours = InterventionalTrees.of(ensemble, background, "r").explain(matrix).attributions
+    np.testing.assert_allclose(ours, interventional_shares(ensemble, background, matrix), rtol=1e-9, atol=1e-12)
+    by_cover = PathDependentTrees(path_dependent_tables(ensemble), "c").explain(matrix).attributions
+    np.testing.assert_allclose(by_cover, path_dependent_shares(ensemble, matrix), rtol=1e-9, atol=1e-12)
+
+
+def test_the_shap_library_gives_the_same_path_dependent_values() -> None:
+    matrix = with_holes(np.random.default_rng(12), 20)
+    ours = PathDependentTrees(path_dependent_tables(grown(13)), "c").explain(matrix).attributions
+    np.testing.assert_allclose(ours, shap_values(grown(13), matrix, None), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_shap_library_gives_the_same_probabilities(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ensemble, matrix, background = grown(14), with_holes(rng, 5), with_holes(rng, 30)
+    ours = InterventionalTrees.of(ensemble, background, "r").explain_probability(matrix)
+    theirs = shap_values(ensemble, matrix, background, model_output="probability")
+    np.testing.assert_allclose(ours.attributions, theirs, rtol=1e-6, atol=1e-9)
+    score = 1 / (1 + np.exp(-margins(ensemble, matrix)))
+    np.testing.assert_allclose(ours.base_value + ours.attributions.sum(axis=1), score, rtol=1e-9)
+    assert ours.output_space == "probability"
+
+
+def test_only_log_odds_become_a_probability() -> None:
+    tables = interventional_tables(stump(), np.zeros((1, 2)))
+    with pytest.raises(UnsupportedModelError, match="only log-odds"):
+        InterventionalTrees(tables, np.zeros((1, 2)), "r", "value").explain_probability(np.zeros((1, 2)))
+
+
+def test_lightgbm_gives_the_same_path_dependent_values() -> None:
+    rows = training_set(1500)
+    booster = lightgbm.train(
+        {"objective": "binary", "verbosity": -1, "num_leaves": 31, "num_threads": 1},
+        lightgbm.Dataset(rows.matrix, rows.labels),
+        20,
+    )
+    ensemble = read_trees(read_graph(export_lightgbm(booster)))
+    ours = PathDependentTrees(path_dependent_tables(ensemble), "covers").explain(rows.matrix[:50])
+    theirs = booster.predict(rows.matrix[:50], pred_contrib=True)
+    np.testing.assert_allclose(ours.attributions, theirs[:, :-1], rtol=0, atol=1e-9)
+    assert ours.base_value == pytest.approx(theirs[0, -1], rel=1e-9)
+
+
+def test_trees_without_covers_have_no_path_dependent_explanation() -> None:
+    with pytest.raises(InputError, match="leaf_covers"):
+        path_dependent_tables(stump())
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 64, 65, 130])
+def test_a_row_gives_the_same_bytes_alone_and_in_company(count: int) -> None:
+    rng = np.random.default_rng(15)
+    matrix = with_holes(rng, count)
+    explainer = InterventionalTrees.of(grown(16), with_holes(rng, 50), "r")
+    together = explainer.explain(matrix).attributions
+    alone = np.concatenate([explainer.explain(row[None]).attributions for row in matrix])
+    assert together.tobytes() == alone.tobytes()

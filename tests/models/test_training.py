@@ -83,7 +83,7 @@ def test_a_published_model_keeps_everything_that_training_knew(trained: TrainedM
     assert manifest.settings["trees"] == 20
     assert set(manifest.libraries) == {"lightgbm", "numpy", "onnx", "onnxruntime", "scikit-learn"}
     rows = training_set().matrix[:50]
-    native = trained.booster.predict(rows, raw_score=True)
+    native = trained.fitted.margin(rows)
     np.testing.assert_allclose(bundle.score(bundle.vector(rows)).margin, native, rtol=0, atol=1e-12)
 
 

@@ -194,11 +194,23 @@ def test_what_was_created_later_is_left_out_on_request(tmp_path: Path) -> None:
     assert scores(store, frame, filter_by_created_timestamp=True) == [1.0, 2.0, None]
 
 
-def test_windows_refuse_a_cut_by_created_time_that_they_cannot_make(tmp_path: Path) -> None:
-    source = file_source(tmp_path, "source", pa.Table.from_pylist([], schema=EVENTS))
-    keys, times = [np.array(["a"], dtype=object)], np.array([NOW_MS])
-    with pytest.raises(HistoryError, match="filter_by_created_timestamp"):
-        values_of_view(stream_view(), source, tmp_path, ["count_300000"], keys, times, known_as_of=True)
+@pytest.mark.parametrize(
+    ("options", "clicks"),
+    [({}, [2, 2, 2]), ({"created_timestamp_column": "created"}, [1, 2, 2])],
+    ids=["a source that does not say when", "a source that says when"],
+)
+def test_windows_count_an_event_from_when_it_was_known_on_request(
+    tmp_path: Path, options: dict[str, Any], clicks: list[int]
+) -> None:
+    created = EVENTS.append(pa.field("created", pa.timestamp("us", "UTC")))
+    rows = [
+        {"event_id": "e1", "event_time": NOW_MS, "ip": "a", "amount": 1.0, "created": at(NOW_MS + 1)},
+        {"event_id": "e2", "event_time": NOW_MS, "ip": "a", "amount": 1.0, "created": None},
+    ]
+    source = file_source(tmp_path, "source", pa.Table.from_pylist(rows, schema=created), **options)
+    keys, times = [np.array(["a"] * 3, dtype=object)], np.array([NOW_MS, NOW_MS + 1, NOW_MS + 9])
+    found = values_of_view(stream_view(), source, tmp_path, ["count_300000"], keys, times, known_as_of=True)
+    assert found.columns[0].to_pylist() == clicks
 
 
 def test_rows_keep_their_order_their_repetitions_and_their_other_columns(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from materialize.online import (
     UnknownServiceError,
 )
 from materialize.online._row_reader import RowReader
-from models import BundleDraft, Feature, ModelCard, ModelStore, Service, Thresholds
+from models import BundleDraft, Feature, ModelCard, ModelStore, ReasonText, Service, Thresholds
 from models.export import export_trees
 from models.trees import Ensemble, Tree, TreeBuilder
 from serving.asgi import ScoringApp
@@ -171,17 +171,26 @@ def publish_model(
     fingerprint: str = FINGERPRINT,
     seed: int = 7,
     service: str = SERVICE,
+    families: Sequence[str] = (),
+    reasons: Sequence[ReasonText] = (),
 ) -> str:
-    """Publishes a model that reads `refs`, makes it the champion and returns its version."""
+    """Publishes a model that reads `refs`, makes it the champion and returns its version.
+
+    `families`: for each ref the name of its reason, one of `reasons`, or "".
+    """
     rng = np.random.default_rng(seed)
     rows = rng.uniform(0, 50, size=(12, len(refs)))
     card = ModelCard(
         model_name=service,
         label="the click is invalid traffic",
         service=Service(name=service, fingerprint=fingerprint),
-        features=tuple(Feature(ref=ref, code=ref.upper().replace(":", "_")) for ref in refs),
+        features=tuple(
+            Feature(ref=ref, code=ref.upper().replace(":", "_"), family=family)
+            for ref, family in zip(refs, families or [""] * len(refs), strict=True)
+        ),
         thresholds=Thresholds(review=0.4, block=0.8),
         calibration="none",
+        reasons=tuple(reasons),
     )
     draft = BundleDraft(card, export_trees(random_ensemble(len(refs), seed)), rows[:8], "eight rows", rows)
     version = store.publish(draft)

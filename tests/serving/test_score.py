@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from materialize.events import AD_EVENTS, decode_event
 from materialize.online import FeatureStatus, ReadCounts
+from models import ReasonText
 from serving.decision import Decision, Thresholds
 from serving.inputs import carried_values, read_event
-from serving.record import strongest, verdict
-from tests.serving.fakes import FEATURES, KEYS, NOW_MS, SERVICE, World, click
+from serving.record import verdict
+from tests.serving.fakes import CHAMPION, FEATURES, IP_FEATURES, KEYS, NOW_MS, SERVICE, World, click, publish_model
 
 
 def score(world: World, body: Any, headers: dict[str, str] | None = None) -> Decision:
@@ -61,6 +62,28 @@ def test_the_top_five_reasons_come_strongest_first_and_say_what_was_read(world: 
     assert decision.reasons[0].description == f"About {FEATURES[place]}"
     assert decision.reasons[0].value == world.features.values["203.0.113.9"][place]
     assert decision.reasons[0].age_ms == place * 1000
+
+
+def test_features_of_one_family_are_one_reason_with_its_own_texts(empty_world: World) -> None:
+    families = ["ip_velocity" if ref.startswith("ip_clicks") else "" for ref in FEATURES]
+    text = ReasonText(family="ip_velocity", code="IP_VELOCITY", analyst="How much the IP clicks", actor="Your traffic")
+    publish_model(empty_world.store, families=families, reasons=[text])
+    empty_world.features.values[KEYS["ip"]] = [40.0, 45.0, 3.0, 30.0, 12.0, 7.5, 33.0, 0.25]
+    asyncio.run(empty_world.service.load(CHAMPION))
+    decision = score(empty_world, {"model": SERVICE, "entities": KEYS, "explain": "full"})
+    assert decision.features is not None
+    assert len(decision.reasons) == 5
+    assert listed(decision) == pytest.approx(decision.margin, rel=1e-6, abs=1e-9)
+    (reason,) = [reason for reason in decision.reasons if reason.code == "IP_VELOCITY"]
+    family = [feature for feature in decision.features if feature.family == "ip_velocity"]
+    assert [feature.feature for feature in family] == list(IP_FEATURES)
+    assert reason.attribution == pytest.approx(sum(feature.attribution for feature in family))
+    shown = sum(feature.attribution for feature in reason.features)
+    assert shown + reason.features_rest == pytest.approx(reason.attribution)
+    assert (reason.family, reason.description, reason.actor_text) == ("ip_velocity", text.analyst, text.actor)
+    first = reason.features[0]
+    assert (reason.feature, reason.value, reason.status) == (first.feature, first.value, first.status)
+    assert {other.family for other in decision.reasons} - {"ip_velocity"} <= set(FEATURES) - set(IP_FEATURES)
 
 
 def test_without_explanation_there_is_only_the_score(world: World) -> None:
@@ -221,10 +244,3 @@ def test_the_stages_take_the_whole_time(world: World) -> None:
 )
 def test_a_threshold_belongs_to_the_harsher_verdict(value: float, expected: str) -> None:
     assert verdict(value, Thresholds(review=0.4, block=0.8)) == expected
-
-
-@given(st.lists(st.floats(-5, 5).map(lambda x: round(x, 2)), min_size=1, max_size=30), st.integers(1, 8))
-def test_the_strongest_are_what_a_full_sort_would_give(values: list[float], count: int) -> None:
-    sizes = [abs(value) for value in values]
-    expected = [size for size in sorted(sizes, reverse=True)[:count] if size > 0]
-    assert [sizes[place] for place in strongest(np.array(values), count)] == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 import uuid
 from collections.abc import Iterable, Sequence
@@ -15,7 +17,6 @@ import yaml
 from feast import FeatureStore
 
 from actor_risk.feast_repo import apply_repo, stream_views
-from actor_risk.feast_repo import materialize as materialize_views
 from actor_risk.simulate import Simulation, SimulationSettings, json_lines, simulate, split, write
 from materialize.definitions import StreamView, open_feature_store
 from materialize.stream import EventLog
@@ -87,8 +88,15 @@ def backfill(world: World, end_ms: int = CUT_MS) -> None:
     """Materialize the stream views up to `end_ms`, and the profiles up to the end of the simulation."""
     streams = [view.name for view in world.views()]
     profiles = [view.name for view in world.store.list_batch_feature_views()]
-    materialize_views(world.store, START_MS, end_ms, streams, lambda *_: None)
-    materialize_views(world.store, START_MS, SETTINGS.end_ms + 1, profiles, lambda *_: None)
+    materialize_views(world.store, START_MS, end_ms, streams)
+    materialize_views(world.store, START_MS, SETTINGS.end_ms + 1, profiles)
+
+
+def materialize_views(store: FeatureStore, start_ms: int, end_ms: int, names: Sequence[str]) -> None:
+    """`feast materialize` of the views, quietly, one after the other."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for name in names:
+            store.materialize(moment(start_ms), moment(end_ms), [name])
 
 
 def publish(log: EventLog, topic: str, lines: Iterable[bytes], keys: Sequence[str]) -> None:

@@ -1,0 +1,308 @@
+"""The attributes of ONNX's three tree operators as one set of arrays, with what ONNX Runtime makes of them.
+
+`TreeEnsembleClassifier` and `TreeEnsembleRegressor` (ai.onnx.ml 1 and 3) and `TreeEnsemble` (5): see
+https://onnx.ai/onnx/operators/. Where their text leaves room, ONNX Runtime is followed, since it is what scores:
+
+- a missing value (NaN) goes to the true side when the node tracks missing values there, else every comparison with it
+  is false; except `!=`, which is true for NaN whatever the node says;
+- a set of members from 0 to 30, at most 30 of them, is compared exactly; any other by the value's integer part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from models._arrays import Bools, Floats
+from models.errors import UnsupportedModelError
+
+TREE_OPERATORS = ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")
+_ML_DOMAIN = "ai.onnx.ml"
+
+LEQ, LT, GTE, GT, EQ, NEQ, MEMBER = range(7)
+_LEAF_MODE = -1
+_MODES = {
+    name: mode
+    for mode, name in enumerate(("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ"))
+} | {"LEAF": _LEAF_MODE}
+_SUM, _AVERAGE = "SUM", "AVERAGE"
+_AGGREGATES = {0: _AVERAGE, 1: _SUM, 2: "MIN", 3: "MAX"}
+_EXACT_MEMBER_MAX, _EXACT_MEMBERS_MAX = 30, 30
+_INT32_MAX = 2**31 - 1
+
+Longs = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A set of values that a node tests, ascending. `by_integer_part`: of what stands before the point."""
+
+    values: tuple[float, ...]
+    by_integer_part: bool
+
+    def holds(self, x: float) -> bool:
+        """Whether a value that is not NaN belongs to the set, as ONNX Runtime has it."""
+        if self.by_integer_part and np.isfinite(x):
+            x = float(np.trunc(x))
+        return x in self.values
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """All nodes of all trees, leaves among them: node `i` goes left when `x <= threshold` (or `x` in `members[i]`), or,
+    for NaN, when `missing_left`.
+
+    roots       int64[trees]
+    is_leaf     bool[n]; where it is set, the next five mean nothing
+    feature, left, right int64[n]
+    threshold   float64[n], missing_left bool[n]
+    members     of the nodes that test a set
+    value       float64[n, targets], what a leaf adds to each target
+    base        float64[targets], what is added to each target once
+    hitrate     float64[n] or None, rows that came by in training, as the operator has them
+    leaf_order  int64[leaves], the leaves in the operator's own order
+    """
+
+    roots: Longs
+    is_leaf: Bools
+    feature: Longs
+    threshold: Floats
+    missing_left: Bools
+    left: Longs
+    right: Longs
+    members: dict[int, Members]
+    value: Floats
+    base: Floats
+    hitrate: Floats | None
+    leaf_order: Longs
+
+
+def tree_operators(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes of the graph that are tree ensembles."""
+    return [node for node in graph.node if node.domain == _ML_DOMAIN and node.op_type in TREE_OPERATORS]
+
+
+def check_nodes(operator: onnx.NodeProto, width: int) -> None:
+    """Raises UnsupportedModelError unless the nodes are trees, without loops, of features below `width`."""
+    nodes = read_nodes(operator)
+    inner = ~nodes.is_leaf
+    below = np.concatenate([nodes.left[inner], nodes.right[inner], nodes.roots])
+    below = below[inner[below]]
+    if np.unique(below).size != below.size:  # whoever has one parent, and a root none, is in no loop with a root
+        raise UnsupportedModelError("the graph's nodes share children or form a loop: they must be trees")
+    if not np.all((nodes.feature[inner] >= 0) & (nodes.feature[inner] < width)):
+        raise UnsupportedModelError(f"a node reads a feature that is not among the {width} of the input: export again")
+
+
+def read_nodes(operator: onnx.NodeProto) -> Nodes:
+    """Raises UnsupportedModelError for anything that is no sum or mean of trees, and for parts that do not fit."""
+    a = {attribute.name: _value(attribute) for attribute in operator.attribute}
+    try:
+        nodes = _of_version_5(a) if operator.op_type == "TreeEnsemble" else _of_version_3(operator.op_type, a)
+        _check(nodes)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise UnsupportedModelError(f"the {operator.op_type} lacks a part or has one too many ({error!r})") from error
+    return nodes
+
+
+def _value(attribute: onnx.AttributeProto) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _of_version_5(a: dict[str, Any]) -> Nodes:
+    """Inner nodes and leaves are numbered apart: leaf `l` becomes node `inner + l`."""
+    modes = np.asarray(a["nodes_modes"], np.int64)
+    inner, weights = modes.size, np.asarray(a["leaf_weights"], np.float64)
+    leaves = weights.size
+    sides = {}
+    for side in ("true", "false"):
+        ids, leaf = (np.asarray(a[f"nodes_{side}{kind}"], np.int64) for kind in ("nodeids", "leafs"))
+        _within(ids, np.where(leaf != 0, leaves, inner))
+        sides[side] = ids + inner * (leaf != 0)
+    for root in np.asarray(a["tree_roots"], np.int64).tolist():
+        if sides["true"][root] == sides["false"][root] != root + inner:
+            raise UnsupportedModelError(
+                "a tree of one leaf, which ONNX Runtime misreads (it takes the leaf at the root's number): "
+                "export it as a split between two equal leaves"
+            )
+    targets = int(a.get("n_targets", 0))
+    value = np.zeros((inner + leaves, targets))
+    value[inner + np.arange(leaves), np.asarray(a["leaf_targetids"], np.int64)] = weights
+    is_leaf = np.arange(inner + leaves) >= inner
+    nodes = _compared(
+        np.concatenate([modes, np.full(leaves, _LEAF_MODE)]),
+        _padded(a["nodes_splits"], leaves, np.float64),
+        _padded(_given(a, "nodes_missing_value_tracks_true", np.zeros(inner)), leaves, np.bool_),
+        _padded(sides["true"], leaves, np.int64),
+        _padded(sides["false"], leaves, np.int64),
+        _member_sets(modes, np.asarray(a.get("membership_values", ()), np.float64)),
+    )
+    nodes = replace(
+        nodes,
+        roots=np.asarray(a["tree_roots"], np.int64),
+        is_leaf=is_leaf,
+        feature=_padded(a["nodes_featureids"], leaves, np.int64),
+        value=value,
+        base=np.zeros(targets),
+        leaf_order=np.flatnonzero(is_leaf),
+    )
+    return _aggregated(nodes, _AGGREGATES.get(int(a.get("aggregate_function", 1)), "?"))
+
+
+def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
+    """Nodes are named by (tree, number within the tree); weights name their leaf and target the same way."""
+    kind = "class" if op_type == "TreeEnsembleClassifier" else "target"
+    modes = np.array([_MODES[m.decode() if isinstance(m, bytes) else m] for m in a["nodes_modes"]], np.int64)
+    names = list(zip(a["nodes_treeids"], a["nodes_nodeids"], strict=True))
+    number = {name: i for i, name in enumerate(names)}
+    if len(number) != len(names):
+        raise UnsupportedModelError("two nodes of a tree have the same number: export the model again")
+    inner = modes != _LEAF_MODE
+    true, false = (_children(names, number, a[key], inner) for key in ("nodes_truenodeids", "nodes_falsenodeids"))
+    nodes = _compared(
+        modes,
+        np.asarray(_either(a, "nodes_values"), np.float64),
+        np.asarray(_given(a, "nodes_missing_value_tracks_true", np.zeros(modes.size)), np.bool_),
+        true,
+        false,
+        {},
+    )
+    trees = np.array([tree for tree, _ in names])
+    hitrate = _either(a, "nodes_hitrates")
+    value, base = _weights(
+        kind, a, [number[name] for name in zip(a[f"{kind}_treeids"], a[f"{kind}_nodeids"], strict=True)], modes.size
+    )
+    nodes = replace(
+        nodes,
+        roots=np.flatnonzero(np.append(True, trees[1:] != trees[:-1])),  # the first node of a tree is its root
+        is_leaf=~inner,
+        feature=np.where(inner, np.asarray(a["nodes_featureids"], np.int64), 0),
+        value=value,
+        base=base,
+        hitrate=np.asarray(hitrate, np.float64) if hitrate is not None and len(hitrate) == modes.size else None,
+        leaf_order=np.flatnonzero(~inner),
+    )
+    return _aggregated(nodes, a.get("aggregate_function", _SUM))
+
+
+def _children(names: list[tuple[int, int]], number: dict[tuple[int, int], int], children: Any, inner: Bools) -> Longs:
+    """The positions of the children of each node, 0 at a leaf, from their numbers within the trees."""
+    named = zip(names, children, inner, strict=True)
+    return np.array([number[tree, child] if split else 0 for (tree, _), child, split in named], np.int64)
+
+
+def _weights(kind: str, a: dict[str, Any], leaves: list[int], count: int) -> tuple[Floats, Floats]:
+    """What each leaf adds to each target, and the base values. A classifier of two classes whose weights all name one
+    class has one target: the score of the positive class, of which the other is the complement."""
+    ids = np.asarray(a[f"{kind}_ids"], np.int64)
+    weights = np.asarray(_either(a, f"{kind}_weights"), np.float64)
+    given = _either(a, "base_values")
+    base = np.asarray(() if given is None else given, np.float64)
+    labels = a.get("classlabels_strings") or a.get("classlabels_int64s") or ()
+    targets = len(labels) if kind == "class" else int(a.get("n_targets", 0))
+    if kind == "class" and targets <= 2 and np.unique(ids).size == 1:
+        ids, targets, base = np.zeros_like(ids), 1, base[-1:]
+    _within(ids, targets)
+    if kind == "class" and targets == 2 and base.size:
+        raise UnsupportedModelError("base values of two classes that both have weights: ONNX Runtime mixes them up")
+    value = np.zeros((count, targets))
+    np.add.at(value, (np.array(leaves, np.int64), ids), weights)
+    if base.size not in (0, targets):
+        raise UnsupportedModelError(f"{base.size} base values for {targets} targets: export the model again")
+    return value, base if base.size else np.zeros(targets)
+
+
+def _compared(
+    modes: Longs, splits: Floats, tracks: Bools, true: Longs, false: Longs, sets: dict[int, Members]
+) -> Nodes:
+    """Every comparison rewritten as `x <= threshold` or `x` in a set; what else there is in Nodes is filled in later.
+
+    `x < t` is `x <= the number before t`; `>=`, `>` and `!=` are the negations of `<`, `<=` and `==`, so sides swap.
+    """
+    if np.any((modes > MEMBER) | (modes < _LEAF_MODE)):
+        raise UnsupportedModelError("a node has a mode that is not in the operator's list: export the model again")
+    threshold = np.where((modes == LT) | (modes == GTE), np.nextafter(splits, -np.inf), splits)
+    if np.any(np.isnan(threshold)):
+        raise UnsupportedModelError("a threshold is NaN: no comparison with it is ever true; export the model again")
+    equal = {int(i): Members((float(splits[i]),), False) for i in np.flatnonzero((modes == EQ) | (modes == NEQ))}
+    swap = (modes == GTE) | (modes == GT) | (modes == NEQ)
+    none = np.empty(0, np.int64)
+    return Nodes(
+        none,
+        np.empty(0, np.bool_),
+        none,
+        threshold,
+        np.where(modes == NEQ, False, np.where(swap, ~tracks, tracks)),
+        np.where(swap, false, true),
+        np.where(swap, true, false),
+        equal | sets,
+        np.empty((0, 0)),
+        np.empty(0),
+        None,
+        none,
+    )
+
+
+def _member_sets(modes: Longs, values: Floats) -> dict[int, Members]:
+    """`membership_values` has the sets one after the other, NaN behind each."""
+    ends = np.flatnonzero(np.isnan(values)).tolist()
+    starts = [0, *[end + 1 for end in ends]]
+    if values.size and (not ends or ends[-1] != values.size - 1):
+        ends.append(values.size)
+    nodes = np.flatnonzero(modes == MEMBER).tolist()
+    if len(nodes) > len(ends):
+        raise UnsupportedModelError("a node tests a set that is not there: export the model again")
+    return {node: _members(values[begin:end]) for node, begin, end in zip(nodes, starts, ends, strict=False)}
+
+
+def _members(values: Floats) -> Members:
+    exact = values.size <= _EXACT_MEMBERS_MAX and bool(np.all((values >= 0) & (values <= _EXACT_MEMBER_MAX)))
+    if not values.size or (not exact and not np.all((np.trunc(values) == values) & (np.abs(values) <= _INT32_MAX))):
+        raise UnsupportedModelError("a node tests a set that ONNX Runtime cannot: use 32-bit integers as categories")
+    return Members(tuple(np.unique(values).tolist()), not exact)
+
+
+def _aggregated(nodes: Nodes, aggregate: str) -> Nodes:
+    if aggregate == _AVERAGE:
+        return replace(nodes, value=nodes.value / nodes.roots.size)
+    if aggregate != _SUM:
+        raise UnsupportedModelError(f"the trees' {aggregate} is no sum of trees: only sums and means are explained")
+    return nodes
+
+
+def _check(nodes: Nodes) -> None:
+    count = nodes.is_leaf.size
+    _within(nodes.roots, count)
+    _within(nodes.left[~nodes.is_leaf], count)
+    _within(nodes.right[~nodes.is_leaf], count)
+    if not nodes.roots.size or nodes.value.shape[1] < 1:
+        raise UnsupportedModelError("the operator has no tree or no target: export the model again")
+    if not np.all(np.isfinite(nodes.value)):
+        raise UnsupportedModelError("a leaf's value is not a finite number: such a model cannot be explained")
+
+
+def _within(positions: Longs, end: int | Longs) -> None:
+    if not np.all((positions >= 0) & (positions < end)):
+        raise UnsupportedModelError("a node points at a node, leaf or target that is not there: export it again")
+
+
+def _either(a: dict[str, Any], name: str) -> Any:
+    """A list of floats or, for double precision, a tensor."""
+    return a.get(name) if a.get(name) is not None and len(a[name]) else a.get(f"{name}_as_tensor")
+
+
+def _given(a: dict[str, Any], name: str, default: Any) -> Any:
+    return a[name] if name in a and len(a[name]) else default
+
+
+def _padded(values: Any, leaves: int, dtype: Any) -> Any:
+    """Values of the inner nodes, with zeros for the leaves behind them."""
+    return np.concatenate([np.asarray(values, dtype), np.zeros(leaves, dtype)])

@@ -1,0 +1,25 @@
+"""Every model file goes through the kit: it loads, scores as its framework does, explains, and adds up."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.admission import read_graph
+from models.conformance import Expected, check_model
+from models.explain import explainer_of
+from models.scorer import Scorer
+from tests.models.conformance.zoo import CASES
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_holds_everything_that_serving_needs(name: str) -> None:
+    case = CASES[name]()
+    report = check_model(case.content, expected=Expected(case.rows, case.scores), target=case.target)
+    assert not report.failures, report.failures
+    assert report.facts is not None
+    assert report.facts.output_space == case.output_space
+    assert report.onnx is not None
+    scorer = Scorer(report.onnx)
+    usable = case.rows[:4]
+    chosen = explainer_of(read_graph(report.onnx), usable, "four rows", scorer.margin)
+    assert (chosen.method, chosen.preparation) == (case.method, case.preparation)

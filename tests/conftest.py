@@ -23,7 +23,17 @@ from actor_risk.local import KAFKA_VERSION, Kafka, LocalRuntimeError, Valkey, de
 if TYPE_CHECKING:
     from tests.support.world import World
 
-LONGEST = ("test_demo.py", "test_pools.py", "test_feast_contract.py", "test_stream_command.py", "test_event_log.py")
+LONGEST = (
+    "test_demo.py",
+    "test_feast_contract.py",
+    "test_event_log.py",
+    "test_stream_command.py",
+    "test_chunks.py",
+    "test_pools.py",
+    "test_on_ray.py",
+)
+"""In this order, so that Ray is not started by two at once."""
+
 _ran_against = pytest.StashKey[dict[str, str]]()
 
 

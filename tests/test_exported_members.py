@@ -25,9 +25,9 @@ PINNED = {
         gather_events moment step_ms write_batch_sides write_newest_rows write_whole
     """,
     "materialize.definitions": """
-        EVENT_ID BatchView DefinitionError FeatureField JoinKey OnDemandView RequestField ServiceDefinition ServiceView
-        StreamView View ViewEvents compile_service compile_view entity_join_keys identities_of
-        open_feature_store repo_config
+        EVENT_ID BatchView DefinitionError FeatureField JoinKey OnDemandView ReasonFamily RequestField
+        ServiceDefinition ServiceView StreamView View ViewEvents compile_service compile_view entity_join_keys
+        identities_of open_feature_store repo_config
     """,
     "materialize.events": """
         ACCOUNT_EVENTS AD_EVENTS DEFAULT_SKEW_MS TOPICS AccountEvent AdEvent Columns Event EventDecoder
@@ -64,10 +64,11 @@ PINNED = {
         dead_letter_topic log_settings next_offsets open_event_log
     """,
     "models": """
-        CHAMPION AliasChange Bundle BundleCorruptError BundleDraft BundleError BundleNotFoundError Explainer
-        Explanation ExplanationSpec ExportMismatchError Feature GoldenMismatchError InputError Manifest Metrics
-        ModelCard ModelError ModelStore OperatingPoint Reason Scorer Scores Service Thresholds TrainingData
-        TrainingError UnsafeNameError UnsupportedModelError
+        CHALLENGER CHAMPION SHADOW AliasChange AliasMovedError Bundle BundleCorruptError BundleDraft BundleError
+        BundleNotFoundError Explainer Explanation ExplanationSpec ExportMismatchError Feature
+        GoldenMismatchError InputError Manifest Meaning Metrics ModelCard ModelError ModelStore OperatingPoint
+        Reason ReasonIndex ReasonText Reasons Scorer Scores Service StoreUnavailableError Thresholds
+        TrainingData TrainingError UnsafeNameError UnsupportedModelError UnsupportedStoreError
     """,
 }
 """What others build on: a name added or taken away is changed here too."""

@@ -30,9 +30,10 @@ LONGEST = (
     "test_stream_command.py",
     "test_chunks.py",
     "test_pools.py",
-    "test_on_ray.py",
 )
 """In this order, so that Ray is not started by two at once."""
+LAST = "test_on_ray.py"
+"""It leaves threads of Ray behind, and other tests fork."""
 
 _ran_against = pytest.StashKey[dict[str, str]]()
 
@@ -43,7 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest come first, so that no process is left alone with one at the end."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    places = {name: place for place, name in enumerate(LONGEST)} | {LAST: len(LONGEST) + 1}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -28,6 +28,7 @@ DAY_MS = 24 * HOUR_MS
 HISTORY_DAYS = 10
 BURST_MS = 4 * 60_000
 BURST_CLICKS = 240
+LIVE_MS_MIN = 2 * BURST_MS
 RECENT_MS = 3 * HOUR_MS
 USUAL_CLICKS = 3
 KEYS = ("creator_id", "advertiser_id", "ip", "device_id")
@@ -67,14 +68,15 @@ def simulated(now_ms: int) -> Scenario:
     """Simulated ads and accounts, and a click farm that falls upon a creator who has been quiet."""
     made = simulate(SimulationSettings(seed=SEED, start_ms=WORLD_END_MS - HISTORY_DAYS * DAY_MS, end_ms=WORLD_END_MS))
     world = moved(made, now_ms - WORLD_END_MS)
-    history, live = split(world, now_ms // HOUR_MS * HOUR_MS)
+    cut_ms = _cut_ms(now_ms)
+    history, live = split(world, cut_ms)
     one = _honest_click(world, now_ms)
     farm = quiet_honest_actors(history, 6)
     return Scenario(
         about=f"simulated events of {HISTORY_DAYS} days, seed {SEED}",
         history=history,
         live=live,
-        cut_ms=now_ms // HOUR_MS * HOUR_MS,
+        cut_ms=cut_ms,
         recipes=tuple(RECIPES.values()),
         settings=TrainSettings(seed=SEED, threads=1),  # the other core is busy: OpenMP threads would wait for it
         rows_max=20_000,
@@ -103,13 +105,14 @@ def real_clicks(path: Path, now_ms: int) -> Scenario:
     The label says *installed*, not *fraud*: the score is the probability of an install, and a burst makes it fall.
     """
     clicks = load_clicks(path, shift_to(path, now_ms))
-    history, live = split(clicks, now_ms // HOUR_MS * HOUR_MS)
+    cut_ms = _cut_ms(now_ms)
+    history, live = split(clicks, cut_ms)
     one = _typical_click(history.ad_events)
     return Scenario(
         about=f"{clicks.ad_events.num_rows:,} real clicks, moved in time so that the last one is now",
         history=history,
         live=live,
-        cut_ms=now_ms // HOUR_MS * HOUR_MS,
+        cut_ms=cut_ms,
         recipes=(CONVERSION,),
         settings=TrainSettings(seed=SEED, trees=60, leaves=7, depth=3, leaf_rows_min=200, threads=1),
         rows_max=100_000,
@@ -130,6 +133,11 @@ def real_clicks(path: Path, now_ms: int) -> Scenario:
             expected="the score is the probability of an install, not of fraud",
         ),
     )
+
+
+def _cut_ms(now_ms: int) -> int:
+    """The full hour where history ends: before the burst begins, or a part of it would fall on the batch side."""
+    return (now_ms - LIVE_MS_MIN) // HOUR_MS * HOUR_MS
 
 
 def _honest_click(world: Simulation, now_ms: int) -> dict[str, str]:

@@ -48,7 +48,8 @@ def test_a_job_outlives_one_of_its_two_machines(clean_home: BackfillHome, cluste
     assert home.run(*VIEWS, *SPAN, "--workers", "1").exit_code == 0
     undisturbed = home.rows()
     home.clear()
-    arguments = ["backfill", *VIEWS, *SPAN, "--address", cluster.address, "--workers", "2"]
+    # In many parts, so that both machines have one at any moment.
+    arguments = ["backfill", *VIEWS, *SPAN, "--step", "1h", "--address", cluster.address, "--workers", "2"]
     command = start_child(  # not forked: this process has Ray's threads
         [sys.executable, "-m", "actor_risk.cli", *arguments], log, env={**os.environ, **home.environment}
     )

@@ -94,7 +94,7 @@ def _events(home: Home, events: Path | None, shown: Console) -> Scenario:
     shown.print(
         f"  history: {history.ad_events.num_rows:,} ad events, {history.account_events.num_rows:,} account events"
     )
-    shown.print(f"  live since the full hour: {live.ad_events.num_rows + live.account_events.num_rows:,} events")
+    shown.print(f"  live since a full hour: {live.ad_events.num_rows + live.account_events.num_rows:,} events")
     return scenario
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import redis
 from feast import FeatureView
 
-from materialize.backfill._errors import QualityError, StoppedError, SupersededError, ViewBusyError
+from materialize.backfill._errors import LeaseLostError, QualityError, StoppedError, SupersededError, ViewBusyError
 from materialize.backfill._executors import Executor
 from materialize.backfill._files import take_inventory
 from materialize.backfill._lease import Lease, ViewKeys, read_mark
@@ -133,6 +133,9 @@ class ViewJob:
             try:
                 self._do(executor, lease, watch, began_s)
                 advance(self._asked)
+            except Exception as error:
+                _raise_if_taken_over(lease, error)
+                raise
             finally:
                 lease.release()
             watch.enter("done", [])
@@ -333,6 +336,7 @@ class ViewJob:
             )
         )
         sides, jobs = self._manifest.entries(SideEntry), self._manifest.entries(JobEntry)
+        lease.ask()  # what follows removes files, which may be another job's by now
         self._manifest.forget(entry for entry in sides if entry.batch_end_ms != self._batch_end_ms)
         self._manifest.forget(sorted(jobs, key=lambda job: job.mark.number)[:-JOBS_KEPT])
         looked = sorted(self._manifest.entries(LookedEntry), key=lambda entry: entry.span)
@@ -352,6 +356,16 @@ def _looked(chunk: Chunk, entries: dict[Span, LookedEntry]) -> Looked:
         return Looked(chunk.span, 0, {}, chunk.is_whole)
     entry = entries[chunk.span]
     return Looked(chunk.span, entry.events, entry.columns, chunk.is_whole)
+
+
+def _raise_if_taken_over(lease: Lease, error: Exception) -> None:
+    """Raises LeaseLostError for an error that only says that another job has the view, and has cleaned up."""
+    if isinstance(error, (LeaseLostError, StoppedError)):
+        return
+    try:
+        lease.ask()
+    except LeaseLostError as lost:
+        raise lost from error
 
 
 def _outcome(error: BaseException) -> Outcome:

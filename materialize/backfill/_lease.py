@@ -169,6 +169,14 @@ class Lease:
         if self._lost is not None:
             raise _lost(self._lost)
 
+    def ask(self) -> None:
+        """As `check`, but asks Redis, if it answers: what fails after a sleep may fail as another job cleaned up."""
+        with suppress(OnlineStoreError), unavailable_if_redis_fails():
+            held = self._client.get(self._keys.lease)
+            if held is not None and held.decode() != self._holder:
+                self._lost = held
+        self.check()
+
     def acknowledge(self) -> Mark:
         """One more result is in Redis: the mark that its manifest entry carries.
 

@@ -125,7 +125,6 @@ def lease_key(home: BackfillHome) -> str:
     return f"{home.world.project}:backfill/{{{STREAM_VIEW}}}:lease"
 
 
-@pytest.mark.soak
 def test_a_job_that_sleeps_past_its_lease_stops_when_another_has_the_view(clean_home: BackfillHome) -> None:
     home = clean_home
     zombie = home.start(*STREAM, *SPAN)

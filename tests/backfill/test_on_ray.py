@@ -15,7 +15,7 @@ from tests.support.backfills import SPAN, VIEWS, BackfillHome
 
 TIMEOUT_S = 240.0
 STARTS_MAX = 3
-PAUSE_MS = 3_000
+PAUSE_MS = 600_000
 
 
 @pytest.fixture
@@ -42,6 +42,11 @@ def started() -> Cluster:
     raise AssertionError("unreachable")
 
 
+def waiting_parts(home: BackfillHome) -> int:
+    """How many parts wait for the pause to end, to write how far they are."""
+    return sum(client["cmd"] == "hset" and "b" in client["flags"] for client in home.client.client_list())
+
+
 @pytest.mark.timeout(600)
 def test_a_job_outlives_one_of_its_two_machines(clean_home: BackfillHome, cluster: Cluster, tmp_path: Path) -> None:
     home, log = clean_home, tmp_path / "command.log"
@@ -56,9 +61,11 @@ def test_a_job_outlives_one_of_its_two_machines(clean_home: BackfillHome, cluste
     wait_until(
         lambda: len(home.entries("ip_ad_stats", "looked")) > 1 or command.poll() is not None, TIMEOUT_S, "it works"
     )
-    home.client.client_pause(PAUSE_MS)  # every part waits for Redis, on both machines, while one of these dies
+    home.client.client_pause(PAUSE_MS, all=False)  # every part waits to write its progress, on both machines
+    wait_until(lambda: waiting_parts(home) == 2, TIMEOUT_S, "both machines have a part in hand")
     second = next(node for node in cluster.list_all_nodes() if node is not cluster.head_node)
     cluster.remove_node(second, allow_graceful=False)
+    home.client.client_unpause()
     assert command.wait(TIMEOUT_S) == 0, log.read_text()
     assert home.rows() == undisturbed
     assert home.report().views[0].lost, "no part was running on the machine that died"

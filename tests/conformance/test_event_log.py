@@ -42,7 +42,7 @@ def settings(request: pytest.FixtureRequest) -> EventLogSettings:
         url, prefix = request.getfixturevalue("redis_url"), request.getfixturevalue("redis_namespace")
         return RedisLogSettings(url=url, prefix=prefix, lease_ms=5_000)
     bootstrap_servers = request.getfixturevalue("kafka_bootstrap")
-    return KafkaLogSettings(bootstrap_servers=bootstrap_servers, session_timeout_ms=6_000, timeout_ms=4_000)
+    return KafkaLogSettings(bootstrap_servers=bootstrap_servers, session_timeout_ms=6_000)
 
 
 @pytest.fixture

@@ -105,7 +105,6 @@ def test_an_alias_is_not_set_to_what_is_not_there(opened: Opened) -> None:
     assert (store.aliases(MODEL), len(store.history(MODEL))) == ({CHAMPION: version}, 1)
 
 
-@pytest.mark.soak
 def test_different_aliases_set_at_the_same_time_are_all_kept(opened: Opened) -> None:
     version = ModelStore(opened()).publish(draft())
     with ThreadPoolExecutor(4) as pool:

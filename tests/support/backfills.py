@@ -30,7 +30,9 @@ SPAN = ("--start", moment(START_MS), "--end", moment(CUT_MS), "--step", "6h")
 VIEWS = ("--view", STREAM_VIEW, "--view", BATCH_VIEW)
 
 _numbers = itertools.count()
-_forking = multiprocessing.get_context("fork")  # a child that has Feast loaded already is at work within milliseconds
+_forking = multiprocessing.get_context("forkserver")
+"""A child that has Feast loaded already is at work within milliseconds, and comes from a process without threads."""
+_forking.set_forkserver_preload([__name__])
 
 
 @dataclass

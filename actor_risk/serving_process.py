@@ -27,6 +27,16 @@ SCRATCH_PREFIX = "ar-"
 SHORT_TEMP = "/tmp" if sys.platform == "linux" else None
 """Not TMPDIR, which may be long: Ray adds a folder of 56 characters, and HAProxy takes socket paths of 97 at most."""
 
+SERVE = """
+import ray
+from ray.serve.scripts import cli
+
+ray.init("local", namespace="serve", include_dashboard=False)
+cli()
+"""
+"""Ray Serve's command line, on a Ray of our own (a cluster of somebody else on this machine is none of ours), without
+the dashboard, whose ten processes cost as much as a replica."""
+
 
 def fast_environment(scratch: Path) -> dict[str, str]:
     """What turns on HAProxy and throughput mode, where there is an HAProxy for the platform: on Linux.
@@ -53,7 +63,7 @@ def fast_environment(scratch: Path) -> dict[str, str]:
 def child_environment(home: Home, scratch: Path) -> dict[str, str]:
     """The environment of a serving process: ours, the home, and quiet, fast Ray."""
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
         **home.environment(),
         **fast_environment(scratch),
         "PYTHONPATH": str(Path.cwd()),
@@ -61,7 +71,6 @@ def child_environment(home: Home, scratch: Path) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # A busy machine takes longer than the default 5 s to start a proxy; Ray would kill it and give up.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_ADDRESS": "local",  # a cluster of somebody else on this machine is none of ours
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.edge:middlewares",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
@@ -110,7 +119,7 @@ class ServingProcess:
         self._sweep()
         self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=SHORT_TEMP))
         self._record.write_text(str(self._scratch))
-        command = [sys.executable, "-m", "ray.serve.scripts", "run", str(config)]
+        command = [sys.executable, "-c", SERVE, "run", str(config)]
         self._child = start_child(command, self._log, env=child_environment(home, self._scratch))
 
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:

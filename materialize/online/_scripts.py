@@ -1,7 +1,8 @@
 """The two writes, each atomic on the server for each row, and the calls that carry many of them.
 
 One call of a script carries many rows where one server has them all: a call costs the server more than a row does. In a
-cluster each row goes alone, to the node that has it.
+cluster each row goes alone, to the node that has it. Batch rows of which the server has nothing yet go by its own
+MSETEX, where it has that: a script costs it more than twice as much.
 
 A call that fails half-way leaves some of its rows written, and none in part. Both writes may be repeated, all or in
 part, whether or not the server did them. A batch row that is there already is not newer than itself. A stream row that
@@ -21,9 +22,10 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from materialize.online._batch_layout import CREATED_FLAG
+from materialize.online._fetch import fetch
 from materialize.online._header import PREFIX_SIZE, VERSION_SLICE
 
 ROWS_MAX = 128
@@ -33,6 +35,12 @@ BYTES_MAX = 128 * 1024
 AHEAD_MAX = 2
 """Calls sent before the answer to the first of them is read, so that the server need not wait for us."""
 
+LOOKED_UP_MAX = 512
+"""Batch rows that are looked up at a time before they are written."""
+
+UNSEEN_FOR = 8
+"""How many writes go by the script alone, unlooked, after one that found most of its rows stored already."""
+
 ROUTED_MAX = 512
 """Calls of one row each that are sent through a cluster's nodes at a time: bounds what is held in memory."""
 
@@ -41,6 +49,10 @@ _CREATED_AT = _EVENT_TIME_AT + 8
 _TIMES_END = _CREATED_AT + 8
 _PREFIX_IN_LUA = "<c3Bxxxxc8"
 """What `_header` packs: magic and format version, kind with flags, the checksum that is skipped, fingerprint."""
+
+
+Call = list[bytes]
+"""One command: its name and arguments."""
 
 
 @dataclass(frozen=True)
@@ -101,33 +113,77 @@ another schema or format always gives way. ARGV: their life in milliseconds or 0
 many were written."""
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of a script: the keys of some rows, and its arguments."""
+class NewerWins:
+    """Writes batch rows through one client, each unless a newer one is stored."""
 
-    keys: Sequence[bytes]
-    arguments: Sequence[bytes]
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._has_msetex = is_one_server(client)
+        self._unseen = 0
 
+    def write(self, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int) -> int:
+        """Returns how many were written; the others were older. Raises redis-py's errors."""
+        new = self._new(keys)
+        begun = self._set_new([keys[i] for i in new], [rows[i] for i in new], life_ms) if new else []
+        written = [i for i, is_set in zip(new, begun, strict=True) if is_set]
+        if not written:
+            return self._by_script(keys, rows, life_ms)
+        done = set(written)
+        left = [i for i in range(len(keys)) if i not in done]
+        return len(written) + self._by_script([keys[i] for i in left], [rows[i] for i in left], life_ms)
 
-def newer_wins(client: redis.Redis, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int) -> int:
-    """Run NEWER_WINS for each key and row. Returns how many were written; the others were older."""
-    return sum(_answers(client, NEWER_WINS, _newer_wins_calls(client, keys, rows, life_ms)))
+    def _by_script(self, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int) -> int:
+        return sum(_answers(self._client, NEWER_WINS, _newer_wins_calls(self._client, keys, rows, life_ms)))
+
+    def _new(self, keys: Sequence[bytes]) -> list[int]:
+        """The places of keys that nothing is stored at, as far as it is worth to know: none when most have a row."""
+        if not self._has_msetex:
+            return []
+        if self._unseen:
+            self._unseen -= 1
+            return []
+        new: list[int] = []
+        for begin in range(0, len(keys), LOOKED_UP_MAX):
+            stored = fetch(self._client, keys[begin : begin + LOOKED_UP_MAX])
+            found = [begin + i for i, row in enumerate(stored) if row is None]
+            if 2 * len(found) < len(stored):
+                self._unseen = UNSEEN_FOR
+                return []
+            new += found
+        return new
+
+    def _set_new(self, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int) -> list[bool]:
+        """Set rows where nothing is stored. Returns which were; when one of a call was not, none of that call was."""
+        parts = list(_parts(rows, together=True))
+        life = [b"PX", b"%d" % life_ms] if life_ms else []
+        calls = [
+            [b"MSETEX", b"%d" % len(keys[part]), *_alternating(keys[part], rows[part]), b"NX", *life] for part in parts
+        ]
+        answers: list[Any] = []
+        try:
+            _pipelined(self._client, calls, answers)
+        except ResponseError as error:
+            if not (isinstance(error, NoPermissionError) or str(error).startswith("unknown command")):
+                raise
+            self._has_msetex = False  # before Redis 8.4 and Valkey 9.1, or for this user
+        answers += [0] * (len(parts) - len(answers))
+        return [bool(answer) for part, answer in zip(parts, answers, strict=True) for _ in keys[part]]
 
 
 async def newer_wins_async(
     client: redis.asyncio.Redis, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int
 ) -> int:
-    """The same without blocking the event loop."""
+    """Run NEWER_WINS for each key and row without blocking the event loop. Returns how many were written."""
     calls = _newer_wins_calls(client, keys, rows, life_ms)
     at_once = AHEAD_MAX if is_one_server(client) else ROUTED_MAX
     written = 0
     for begin in range(0, len(calls), at_once):
         part = calls[begin : begin + at_once]
         try:
-            written += sum(await _sent_async(client, NEWER_WINS, part))
+            written += sum(await _sent_async(client, part))
         except NoScriptError:
             await client.script_load(NEWER_WINS.text)
-            written += sum(await _sent_async(client, NEWER_WINS, part))
+            written += sum(await _sent_async(client, part))
     return written
 
 
@@ -137,10 +193,10 @@ def compare_and_set(
     """Run COMPARE_AND_SET for each key. Returns which rows were written; another writer was faster at the others, or
     the server did it and its answer was lost."""
     life = b"%d" % life_ms
-    calls = []
-    for part in _parts(rows, is_one_server(client)):
-        pairs = zip(versions[part], rows[part], strict=True)
-        calls.append(Call(keys[part], [life, *(argument for pair in pairs for argument in pair)]))
+    calls = [
+        _call(COMPARE_AND_SET, keys[part], [life, *_alternating(versions[part], rows[part])])
+        for part in _parts(rows, is_one_server(client))
+    ]
     return [done == ord("1") for answer in _answers(client, COMPARE_AND_SET, calls) for done in answer]
 
 
@@ -151,7 +207,17 @@ def is_one_server(client: Any) -> bool:
 
 def _newer_wins_calls(client: Any, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int) -> list[Call]:
     life = b"%d" % life_ms
-    return [Call(keys[part], [life, *rows[part]]) for part in _parts(rows, is_one_server(client))]
+    return [_call(NEWER_WINS, keys[part], [life, *rows[part]]) for part in _parts(rows, is_one_server(client))]
+
+
+def _call(script: Script, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Call:
+    """One call of a script: the keys of some rows, and its arguments."""
+    return [b"EVALSHA", script.sha.encode(), b"%d" % len(keys), *keys, *arguments]
+
+
+def _alternating(left: Sequence[bytes], right: Sequence[bytes]) -> list[bytes]:
+    """The first of each, the second of each, and so on."""
+    return [one for pair in zip(left, right, strict=True) for one in pair]
 
 
 def _parts(rows: Sequence[bytes], together: bool) -> Iterator[slice]:
@@ -170,14 +236,14 @@ def _answers(client: redis.Redis, script: Script, calls: Sequence[Call]) -> list
     ask = _pipelined if is_one_server(client) else _routed
     answers: list[Any] = []
     try:
-        ask(client, script, calls, answers)
+        ask(client, calls, answers)
     except NoScriptError:
         client.script_load(script.text)
-        ask(client, script, calls, answers)
+        ask(client, calls, answers)
     return answers
 
 
-def _pipelined(client: redis.Redis, script: Script, calls: Sequence[Call], answers: list[Any]) -> None:
+def _pipelined(client: redis.Redis, calls: Sequence[Call], answers: list[Any]) -> None:
     """Ask one server for the answers that are missing, on a dropped connection again as often as the client is set to.
 
     The commands are packed here: a pipeline of the library spends more on one than the server does.
@@ -187,7 +253,7 @@ def _pipelined(client: redis.Redis, script: Script, calls: Sequence[Call], answe
     connection = client.connection_pool.get_connection()
     try:
         connection.retry.call_with_retry(
-            lambda: _exchange(connection, script, calls, answers), lambda _: connection.disconnect()
+            lambda: _exchange(connection, calls, answers), lambda _: connection.disconnect()
         )
     except BaseException:
         connection.disconnect()  # answers that nobody read would be taken for those of the next command
@@ -196,39 +262,38 @@ def _pipelined(client: redis.Redis, script: Script, calls: Sequence[Call], answe
         client.connection_pool.release(connection)
 
 
-def _exchange(connection: Any, script: Script, calls: Sequence[Call], answers: list[Any]) -> None:
+def _exchange(connection: Any, calls: Sequence[Call], answers: list[Any]) -> None:
     """Send the calls that have no answer, the next ones on their way before the answer to the last one is read."""
     sent = len(answers)
     while len(answers) < len(calls):
         while sent < len(calls) and sent - len(answers) < AHEAD_MAX:
             # a health check takes the next answer for its own, so only when none is on its way
-            connection.send_packed_command([_packed(script, calls[sent])], check_health=sent == len(answers))
+            connection.send_packed_command([_packed(calls[sent])], check_health=sent == len(answers))
             sent += 1
         answers.append(connection.read_response())
 
 
-def _routed(client: redis.Redis, script: Script, calls: Sequence[Call], answers: list[Any]) -> None:
+def _routed(client: redis.Redis, calls: Sequence[Call], answers: list[Any]) -> None:
     """Ask a cluster for the answers that are missing."""
     for begin in range(len(answers), len(calls), ROUTED_MAX):
         pipeline = client.pipeline(transaction=False)
-        _put(pipeline, script, calls[begin : begin + ROUTED_MAX])
+        _put(pipeline, calls[begin : begin + ROUTED_MAX])
         answers.extend(pipeline.execute())
 
 
-async def _sent_async(client: redis.asyncio.Redis, script: Script, calls: Sequence[Call]) -> list[Any]:
+async def _sent_async(client: redis.asyncio.Redis, calls: Sequence[Call]) -> list[Any]:
     async with client.pipeline(transaction=False) as pipeline:
-        _put(pipeline, script, calls)
+        _put(pipeline, calls)
         return list(await pipeline.execute())
 
 
-def _put(pipeline: Any, script: Script, calls: Sequence[Call]) -> None:
+def _put(pipeline: Any, calls: Sequence[Call]) -> None:
     for call in calls:  # the pipeline of a cluster blocks `evalsha` by name, and routes it by key
-        pipeline.execute_command("EVALSHA", script.sha, len(call.keys), *call.keys, *call.arguments)
+        pipeline.execute_command(call[0].decode(), *call[1:])
 
 
-def _packed(script: Script, call: Call) -> bytes:
-    parts = [b"EVALSHA", script.sha.encode(), b"%d" % len(call.keys), *call.keys, *call.arguments]
-    pieces = [b"\r\n"] * (3 * len(parts))
-    pieces[0::3] = [b"$%d\r\n" % len(part) for part in parts]
-    pieces[1::3] = parts
-    return b"*%d\r\n" % len(parts) + b"".join(pieces)
+def _packed(call: Call) -> bytes:
+    pieces = [b"\r\n"] * (3 * len(call))
+    pieces[0::3] = [b"$%d\r\n" % len(part) for part in call]
+    pieces[1::3] = call
+    return b"*%d\r\n" % len(call) + b"".join(pieces)

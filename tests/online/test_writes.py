@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from actor_risk.local import Valkey
 from materialize.kernel import fold_events, read_windows
 from materialize.online import (
     BatchRow,
@@ -93,6 +94,52 @@ def test_a_writer_says_how_many_rows_it_wrote_and_how_many_were_older(redis_url:
         older = [(row_key, BatchRow(99, 0, (2.0,))) for row_key, _ in rows]
         assert writer.write_batch_rows(view, older) == 0
         assert (writer.counts.written, writer.counts.unchanged) == (1_200, 1_200)
+
+
+@pytest.fixture(scope="module")
+def server_without_msetex(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """As a Redis before 8.4 and a Valkey before 9.1."""
+    with Valkey(tmp_path_factory.mktemp("older"), config=['rename-command MSETEX ""']) as server:
+        yield server.url
+
+
+@pytest.fixture(params=["with MSETEX", "without it"])
+def any_server(request: pytest.FixtureRequest) -> str:
+    name = "redis_url" if request.param == "with MSETEX" else "server_without_msetex"
+    return str(request.getfixturevalue(name))
+
+
+@pytest.mark.parametrize("stored_share", [0, 5, 60, 95])
+def test_among_rows_that_are_new_the_newest_of_each_stays(
+    any_server: str, redis_namespace: str, stored_share: int
+) -> None:
+    view = batch_view(["INT64"], ttl_ms=3_600_000)
+    keys = [key(redis_namespace, view, f"e{i}") for i in range(1_500)]
+    known = {i: 50 if i % 2 else 150 for i in range(len(keys)) if i % 100 < stored_share}
+    with redis.Redis.from_url(any_server) as client:
+        writer = RowWriter(client)
+        writer.write_batch_rows(view, [(keys[i], BatchRow(at, 0, (at,))) for i, at in known.items()])
+        for _ in range(2):
+            written = writer.write_batch_rows(view, [(row_key, BatchRow(100, 0, (100,))) for row_key in keys])
+            assert written == sum(known.get(i, 0) < 100 for i in range(len(keys)))
+        newest = [decode_batch_row(view, row).values[0] for row in client.mget(keys)]
+        assert newest == [max(known.get(i, 0), 100) for i in range(len(keys))]
+        assert min(client.pttl(row_key) for row_key in keys[::100]) > 0
+
+
+def test_threads_that_write_the_same_new_rows_leave_the_newest_of_each(any_server: str, redis_namespace: str) -> None:
+    view = batch_view(["INT64"])
+    keys = [key(redis_namespace, view, f"e{i}") for i in range(1_000)]
+
+    def write(thread: int) -> None:
+        with redis.Redis.from_url(any_server) as client:
+            rows = [(row_key, BatchRow((i + thread) % 4, 0, ((i + thread) % 4,))) for i, row_key in enumerate(keys)]
+            RowWriter(client).write_batch_rows(view, rows)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    with redis.Redis.from_url(any_server) as client:
+        assert {decode_batch_row(view, row).values for row in client.mget(keys)} == {(3,)}
 
 
 def test_rows_live_as_long_as_their_views_say(redis_url: str, redis_namespace: str) -> None:

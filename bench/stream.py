@@ -53,7 +53,8 @@ TIMED_SHARE = 0.85
 CHECKED_EVENTS = 4_000
 PROBE_EVERY = 25
 WARM_PROBES = 20
-SETTLE_S = 5.0
+SETTLE_S = 60.0
+"""How long events are sent before the lag is watched: in their first minute rows become longer, and so do batches."""
 ENTITIES_CHECKED = 400
 MINUTE_MS = 60_000
 
@@ -170,9 +171,9 @@ def _sustained(stage: Stage) -> Findings:
     with _topics(stage), workers(1, stage.servers, stage.redis_url, _group()) as [worker]:
         _warm(stage, worker, events)
         warm = worker.records
-        with sending(stage.servers, events, RATE, seconds + SETTLE_S) as sent:
+        with sending(stage.servers, events, RATE, seconds + min(SETTLE_S, seconds)) as sent:
             wait_for("events are sent", lambda: sent.sent.value > 0, START_TIMEOUT_S)
-            time.sleep(SETTLE_S)
+            time.sleep(min(SETTLE_S, seconds))
             began, first, first_sent = time.monotonic(), worker.records, sent.sent.value
             lags = []
             while (now := time.monotonic()) < began + seconds - 0.5:

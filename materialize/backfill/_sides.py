@@ -10,20 +10,27 @@ history has events.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from feast.data_source import DataSource
 
 from materialize.backfill._entities import group_entities
 from materialize.backfill._results import ChunkResult, GatherResult
 from materialize.backfill._staging import StagedEvents, stage, unstage
-from materialize.definitions import EVENT_ID, StreamView
-from materialize.events import columns_from_table, hashes_from_table
+from materialize.definitions import EVENT_ID, StreamView, ViewEvents
+from materialize.events import hashes_from_table
 from materialize.kernel import KEEP_SLACK_MS
-from materialize.offline import read_history
+from materialize.offline import ColumnNotReadError, EventColumns, History, columns_to_read, open_history
 from materialize.online import KeyEncoder, Progress, RowFolder, RowWriter, history_by_row
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def batch_span(view: StreamView, end_ms: int) -> tuple[int, int]:
@@ -58,16 +65,64 @@ def gather_events(
     same. Raises HistoryError for history that cannot be read, DefinitionError and KernelError for events that the view
     cannot be computed of.
     """
-    table = read_history(source, repo_path, start_ms, end_ms)
-    columns = columns_from_table(table)
-    newest_ms = int(columns[source.timestamp_field].max()) if table.num_rows else None
-    hashed = hashes_from_table(table, (EVENT_ID, *view.spec.distinct_columns))
-    events = view.events(columns, hashed.get(EVENT_ID), hashed)
+    history = open_history(source, repo_path, start_ms, end_ms)
+    try:
+        found = _found(view, history, columns_to_read(history, [view]))
+    except ColumnNotReadError:  # its code names the column in a way that nobody sees before it runs
+        found = _found(view, history, history.names)
     encoder = KeyEncoder("", view.name, view.join_keys)
-    codes, first = group_entities(events.keys)
-    entities = encoder.entities_of_columns([column[first] for column in events.keys])
-    sizes = stage(StagedEvents(entities, codes, events.block), view.fingerprint, shards, folder)
-    return GatherResult(table.num_rows, events.skipped, newest_ms, sizes)
+    codes, first = group_entities(found.events.keys)
+    entities = encoder.entities_of_columns([found.values(place, first) for place in range(len(view.join_keys))])
+    sizes = stage(StagedEvents(entities, codes, found.events.block), view.fingerprint, shards, folder)
+    newest_ms = _newest_ms(found.table.column(source.timestamp_field))
+    return GatherResult(found.table.num_rows, found.events.skipped, newest_ms, sizes)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Rows of history, and what a view sees in them. words: for each of its join keys the words that the keys of
+    `events` are the places of, float64, or None if they are the values themselves."""
+
+    table: pa.Table
+    events: ViewEvents
+    words: list[pa.Array | None]
+
+    def values(self, place: int, rows: Ints) -> np.ndarray[Any, Any]:
+        """The values of a join key for some of the events."""
+        keys, words = self.events.keys[place][rows], self.words[place]
+        if words is None:
+            return keys
+        return np.asarray(words.take(pa.array(keys.astype(np.int64))).to_numpy(zero_copy_only=False))
+
+
+def _found(view: StreamView, history: History, columns: Sequence[str]) -> _Found:
+    table = history.table(columns)
+    given = EventColumns(table, frozenset(history.names))
+    derived = view.derived(given, table.num_rows)
+    own = {*derived, *view.spec.value_columns}
+    coded = {key.name: _coded(table, key.name) for key in view.join_keys if key.name not in own}
+    places = {name: found[0] for name, found in coded.items() if found is not None}
+    hashed = hashes_from_table(table, (EVENT_ID, *view.spec.distinct_columns))
+    events = view.seen(ChainMap(places, given), derived, hashed.get(EVENT_ID), hashed)
+    words = [found[1] if (found := coded.get(key.name)) else None for key in view.join_keys]
+    return _Found(table, events, words)
+
+
+def _coded(table: pa.Table, name: str) -> tuple[np.ndarray[Any, Any], pa.Array] | None:
+    """A column of text as the place of each word among all words, float64[n] with NaN for null: an object for each
+    value costs more than all else that is done with it. None for another column."""
+    kind = table.schema.field(name).type if name in table.column_names else pa.null()
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return None
+    column = table.column(name).dictionary_encode()
+    words = column.chunk(0).dictionary if column.num_chunks else pa.array([], kind)
+    indices = [chunk.indices.to_numpy(zero_copy_only=False).astype(np.float64) for chunk in column.chunks]
+    return np.concatenate(indices) if indices else np.empty(0), words
+
+
+def _newest_ms(times: pa.ChunkedArray) -> int | None:
+    newest = pc.max(times).cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
+    return None if newest.as_py() is None else int(newest.as_py())
 
 
 def write_batch_sides(

@@ -74,32 +74,43 @@ class StreamView:
         the hashes of its values, uint64[n], from whoever has them already. What the transformation replaces is hashed
         anew. Raises DefinitionError when the transformation fails or gives columns of another length.
         """
-        given, columns = columns, self._transformed(columns)
+        derived: Columns = {}
+        if self.transform is not None:
+            shared = {name: _read_only(column) for name, column in columns.items()}
+            derived = self.derived(shared, len(columns[self.timestamp_field]))
+        return self.seen(columns, derived, identities, hashed)
+
+    def seen(
+        self,
+        given: Mapping[str, np.ndarray[Any, Any]],
+        derived: Columns,
+        identities: Hashes | None = None,
+        hashed: Mapping[str, Hashes] | None = None,
+    ) -> ViewEvents:
+        """As `events`, of columns whose transformation has given `derived`. Looks only at what it needs of `given`."""
         needed = (*(key.name for key in self.join_keys), self.timestamp_field, EVENT_ID)
-        missing = [name for name in needed if name not in columns]
+        missing = [name for name in needed if name not in derived and name not in given]
         if missing:
             raise DefinitionError(f"view {self.name!r}: its events have no column {', '.join(missing)}")
-        there = np.logical_and.reduce([_not_null(columns[key.name]) for key in self.join_keys])
+
+        def column(name: str) -> np.ndarray[Any, Any]:
+            return derived[name] if name in derived else given[name]
+
+        there = np.logical_and.reduce([_not_null(column(key.name)) for key in self.join_keys])
         rows = np.flatnonzero(there)
-        if identities is None or columns[EVENT_ID] is not given[EVENT_ID]:
-            identities = identities_of(columns)
-        known = {name: one[rows] for name, one in (hashed or {}).items() if columns[name] is given[name]}
-        used = {name: columns[name][rows] for name in self._used_columns(known) if name in columns}
+        if identities is None or EVENT_ID in derived:
+            identities = hash_values(column(EVENT_ID))
+        known = {name: one[rows] for name, one in (hashed or {}).items() if name not in derived}
+        used = {name: column(name)[rows] for name in self._used_columns(known) if name in derived or name in given}
         return ViewEvents(
-            tuple(columns[key.name][rows] for key in self.join_keys),
-            self.spec.block(columns[self.timestamp_field][rows], identities[rows], used, known),
+            tuple(column(key.name)[rows] for key in self.join_keys),
+            self.spec.block(column(self.timestamp_field)[rows], identities[rows], used, known),
             len(there) - len(rows),
             rows,
         )
 
     def _used_columns(self, hashed: Mapping[str, Hashes]) -> tuple[str, ...]:
         return (*self.spec.value_columns, *(name for name in self.spec.distinct_columns if name not in hashed))
-
-    def _transformed(self, columns: Columns) -> Columns:
-        if self.transform is None:
-            return columns
-        shared = {name: _read_only(column) for name, column in columns.items()}
-        return {**columns, **self.derived(shared, len(columns[self.timestamp_field]))}
 
     def derived(self, columns: Columns, length: int) -> Columns:
         """The columns that the view's transformation makes of those of `length` events; none without one.

@@ -26,22 +26,22 @@ class ColumnNotReadError(BaseException):
 
 
 class EventColumns(dict[str, Column]):
-    """The columns of a batch, read-only, made from Arrow at the first look.
+    """The columns of events, read-only, made from Arrow at the first look.
 
-    all_names: every column that history has. Looking at one that the batch lacks raises ColumnNotReadError.
+    all_names: every column that history has. Looking at one that `events` lack raises ColumnNotReadError.
     """
 
-    def __init__(self, batch: pa.RecordBatch, all_names: frozenset[str]) -> None:
+    def __init__(self, events: pa.RecordBatch | pa.Table, all_names: frozenset[str]) -> None:
         super().__init__()
-        self._batch = batch
+        self._events = events
         self._names = all_names
 
     def __missing__(self, name: str) -> Column:
         if name not in self._names:
             raise KeyError(name)
-        if name not in self._batch.schema.names:
+        if name not in self._events.schema.names:
             raise ColumnNotReadError(name)
-        column = _decoded(name, self._batch.column(name))
+        column = _decoded(name, self._events.column(name))
         column.flags.writeable = False
         self[name] = column
         return column
@@ -138,8 +138,10 @@ def as_array(column: Column) -> pa.Array:
     return pa.array(column, from_pandas=True)
 
 
-def _decoded(name: str, column: pa.Array) -> Column:
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+def _decoded(name: str, column: pa.Array | pa.ChunkedArray) -> Column:
+    if isinstance(column, pa.ChunkedArray) or not (
+        pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    ):
         return columns_from_table(pa.table({name: column}))[name]
     coded = column.dictionary_encode()  # one object for each word, not for each row
     words = np.append(coded.dictionary.to_numpy(zero_copy_only=False), [None]).astype(object)

@@ -28,11 +28,11 @@ from materialize.offline._columns import (
     identities,
     known_from,
     milliseconds,
-    names_in,
 )
 from materialize.offline._entities import Entities
 from materialize.offline._errors import HistoryError
 from materialize.offline._history import History
+from materialize.offline._reading import columns_to_read
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 """Events as one view folds them, one record each: entity, time, identity, from when known, values, hashes."""
@@ -105,22 +105,11 @@ def gather(
     the code of their transformations names. Raises HistoryError for history that cannot be read or lacks a column,
     DefinitionError for a transformation that fails, ColumnNotReadError for one that looks at a column that is not read.
     """
-    read = _columns_to_read(history, asked, created) if columns is None else columns
+    read = columns_to_read(history, [one.view for one in asked], created) if columns is None else columns
     for batch in history.batches(read):
         events = _Batch(history, batch)
         for one, own in zip(asked, shards, strict=True):
             own.add(_records(one, events, created))
-
-
-def _columns_to_read(history: History, asked: Sequence[Asked], created: str | None) -> list[str]:
-    """Those that views fold, or that their transformations' code names."""
-    wanted: set[str | None] = {EVENT_ID, created}
-    for view in (one.view for one in asked):
-        wanted |= {*(key.name for key in view.join_keys), *view.spec.value_columns, *view.spec.distinct_columns}
-        if view.transform is not None:
-            named = names_in(view.transform)
-            wanted |= set(history.names if named is None else named)
-    return [name for name in history.names if name in wanted]
 
 
 class _Batch:

@@ -1,7 +1,7 @@
 """The two writes, each atomic on the server for each row, and the calls that carry many of them.
 
 One call of a script carries many rows where one server has them all: a call costs the server more than a row does. In a
-cluster each row goes alone, to the node that has it. Batch rows of which the server has nothing yet go by its own
+cluster each row goes alone, to the node that has it. Many rows of which the server has nothing yet go by its own
 MSETEX, where it has that: a script costs it more than twice as much.
 
 A call that fails half-way leaves some of its rows written, and none in part. Both writes may be repeated, all or in
@@ -40,6 +40,9 @@ LOOKED_UP_MAX = 512
 
 UNSEEN_FOR = 8
 """How many writes go by the script alone, unlooked, after one that found most of its rows stored already."""
+
+NEW_MIN = 32
+"""Fewer new stream rows than this go with the others: two calls take longer than one."""
 
 ROUTED_MAX = 512
 """Calls of one row each that are sent through a cluster's nodes at a time: bounds what is held in memory."""
@@ -113,34 +116,41 @@ another schema or format always gives way. ARGV: their life in milliseconds or 0
 many were written."""
 
 
-class NewerWins:
-    """Writes batch rows through one client, each unless a newer one is stored."""
+class RowCalls:
+    """The two writes through one client."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._has_msetex = is_one_server(client)
         self._unseen = 0
 
-    def write(self, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int) -> int:
-        """Returns how many were written; the others were older. Raises redis-py's errors."""
-        new = self._new(keys)
-        begun = self._set_new([keys[i] for i in new], [rows[i] for i in new], life_ms) if new else []
-        written = [i for i, is_set in zip(new, begun, strict=True) if is_set]
-        if not written:
-            return self._by_script(keys, rows, life_ms)
-        done = set(written)
-        left = [i for i in range(len(keys)) if i not in done]
-        return len(written) + self._by_script([keys[i] for i in left], [rows[i] for i in left], life_ms)
+    def newer_wins(self, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int) -> int:
+        """Write each batch row unless a newer one is stored. Returns how many were written; the others were older."""
+        new, left = self._set_new(self._unstored(keys), keys, rows, life_ms)
+        own_keys, own_rows = ([one[i] for i in left] for one in (keys, rows))
+        calls = _newer_wins_calls(self._client, own_keys, own_rows, life_ms)
+        return len(new) + sum(int(written) for written in _answers(self._client, NEWER_WINS, calls))
 
-    def _by_script(self, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int) -> int:
-        return sum(_answers(self._client, NEWER_WINS, _newer_wins_calls(self._client, keys, rows, life_ms)))
+    def compare_and_set(
+        self, keys: Sequence[bytes], versions: Sequence[bytes], rows: Sequence[bytes], life_ms: int
+    ) -> list[bool]:
+        """Write each stream row where the version is stored that was read, b"" for none. Returns which were written;
+        another writer was faster at the others, or the server did it and its answer was lost."""
+        unstored = [i for i, version in enumerate(versions) if not version]
+        new, left = self._set_new(unstored if len(unstored) >= NEW_MIN else [], keys, rows, life_ms)
+        life, own_rows = b"%d" % life_ms, [rows[i] for i in left]
+        calls = []
+        for part in _parts(own_rows, is_one_server(self._client)):
+            pairs = [one for i in left[part] for one in (versions[i], rows[i])]
+            calls.append(_call(COMPARE_AND_SET, [keys[i] for i in left[part]], [life, *pairs]))
+        answers = [done == ord("1") for answer in _answers(self._client, COMPARE_AND_SET, calls) for done in answer]
+        written = {*new, *(i for i, done in zip(left, answers, strict=True) if done)}
+        return [i in written for i in range(len(keys))]
 
-    def _new(self, keys: Sequence[bytes]) -> list[int]:
+    def _unstored(self, keys: Sequence[bytes]) -> list[int]:
         """The places of keys that nothing is stored at, as far as it is worth to know: none when most have a row."""
-        if not self._has_msetex:
-            return []
-        if self._unseen:
-            self._unseen -= 1
+        if not self._has_msetex or self._unseen:
+            self._unseen = max(0, self._unseen - 1)
             return []
         new: list[int] = []
         for begin in range(0, len(keys), LOOKED_UP_MAX):
@@ -152,12 +162,20 @@ class NewerWins:
             new += found
         return new
 
-    def _set_new(self, keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int) -> list[bool]:
-        """Set rows where nothing is stored. Returns which were; when one of a call was not, none of that call was."""
-        parts = list(_parts(rows, together=True))
-        life = [b"PX", b"%d" % life_ms] if life_ms else []
+    def _set_new(
+        self, places: Sequence[int], keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int
+    ) -> tuple[list[int], list[int]]:
+        """Set the rows at these places where nothing is stored; when one of a call is there, none of that call is set.
+
+        Returns the places of those that were set, and all others.
+        """
+        if not self._has_msetex or not places:
+            return [], list(range(len(keys)))
+        parts = [places[part] for part in _parts([rows[i] for i in places], together=True)]
+        options = [b"NX", *([b"PX", b"%d" % life_ms] if life_ms else [])]
         calls = [
-            [b"MSETEX", b"%d" % len(keys[part]), *_alternating(keys[part], rows[part]), b"NX", *life] for part in parts
+            [b"MSETEX", b"%d" % len(part), *(one for i in part for one in (keys[i], rows[i])), *options]
+            for part in parts
         ]
         answers: list[Any] = []
         try:
@@ -166,8 +184,9 @@ class NewerWins:
             if not (isinstance(error, NoPermissionError) or str(error).startswith("unknown command")):
                 raise
             self._has_msetex = False  # before Redis 8.4 and Valkey 9.1, or for this user
-        answers += [0] * (len(parts) - len(answers))
-        return [bool(answer) for part, answer in zip(parts, answers, strict=True) for _ in keys[part]]
+        new = [i for part, answer in zip(parts, answers, strict=False) if answer for i in part]
+        done = set(new)
+        return new, [i for i in range(len(keys)) if i not in done]
 
 
 async def newer_wins_async(
@@ -187,19 +206,6 @@ async def newer_wins_async(
     return written
 
 
-def compare_and_set(
-    client: redis.Redis, keys: Sequence[bytes], versions: Sequence[bytes], rows: Sequence[bytes], life_ms: int
-) -> list[bool]:
-    """Run COMPARE_AND_SET for each key. Returns which rows were written; another writer was faster at the others, or
-    the server did it and its answer was lost."""
-    life = b"%d" % life_ms
-    calls = [
-        _call(COMPARE_AND_SET, keys[part], [life, *_alternating(versions[part], rows[part])])
-        for part in _parts(rows, is_one_server(client))
-    ]
-    return [done == ord("1") for answer in _answers(client, COMPARE_AND_SET, calls) for done in answer]
-
-
 def is_one_server(client: Any) -> bool:
     """Whether one server has all keys, so that one command may name many."""
     return isinstance(client, (redis.Redis, redis.asyncio.Redis))
@@ -213,11 +219,6 @@ def _newer_wins_calls(client: Any, keys: Sequence[bytes], rows: Sequence[bytes],
 def _call(script: Script, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Call:
     """One call of a script: the keys of some rows, and its arguments."""
     return [b"EVALSHA", script.sha.encode(), b"%d" % len(keys), *keys, *arguments]
-
-
-def _alternating(left: Sequence[bytes], right: Sequence[bytes]) -> list[bytes]:
-    """The first of each, the second of each, and so on."""
-    return [one for pair in zip(left, right, strict=True) for one in pair]
 
 
 def _parts(rows: Sequence[bytes], together: bool) -> Iterator[slice]:

@@ -15,7 +15,7 @@ from materialize.online._errors import RowRefusedError, WriteConflictError
 from materialize.online._fetch import fetch
 from materialize.online._folding import EventsByRow, FoldedRows, HistoryByRow, RowFolder, next_versions
 from materialize.online._header import VERSION_SLICE
-from materialize.online._scripts import NewerWins, compare_and_set
+from materialize.online._scripts import RowCalls
 from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
 
 PIPELINE_MAX = 512
@@ -80,7 +80,7 @@ class RowWriter:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._newer_wins = NewerWins(client)
+        self._calls = RowCalls(client)
         self.counts = WriteCounts()
 
     def update_stream_rows(self, view: StreamView, changes: Mapping[bytes, Change]) -> None:
@@ -148,7 +148,7 @@ class RowWriter:
     def write_sealed_rows(self, view: BatchView, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
         """As `write_batch_rows`, of rows that are bytes already, such as those of `encode_batch_columns`."""
         with unavailable_if_redis_fails():
-            written = self._newer_wins.write(keys, rows, view.ttl_ms)
+            written = self._calls.newer_wins(keys, rows, view.ttl_ms)
         self.counts.written += written
         self.counts.sent_bytes += sum(map(len, rows))
         self.counts.unchanged += len(rows) - written
@@ -204,7 +204,7 @@ class RowWriter:
     ) -> list[bool]:
         """Which of the rows were written, and counted so; another writer was faster at the others."""
         with unavailable_if_redis_fails():
-            done = compare_and_set(self._client, keys, versions, rows, life_ms)
+            done = self._calls.compare_and_set(keys, versions, rows, life_ms)
         self.counts.written += sum(done)
         self.counts.sent_bytes += sum(map(len, rows))
         self.counts.large += sum(len(row) > LARGE_ROW_BYTES for row, written in zip(rows, done, strict=True) if written)

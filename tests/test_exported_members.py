@@ -44,8 +44,9 @@ PINNED = {
         values_as_of
     """,
     "materialize.offline": """
-        ARROW_TYPES History HistoryError Knowledge Limits OwnEvents PointInTime ViewColumns ViewQuery entity_codes
-        history_end_ms open_history read_history values_as_declared values_of_view
+        ARROW_TYPES ColumnNotReadError EventColumns History HistoryError Knowledge Limits OwnEvents PointInTime
+        ViewColumns ViewQuery columns_to_read entity_codes history_end_ms open_history read_history values_as_declared
+        values_of_view
     """,
     "materialize.online": """
         NUMERIC_KINDS BatchRow ConnectionSettingsError EventsByRow FeatureMatrix FeatureReader FeatureReaderSync

@@ -35,6 +35,13 @@ _AGGREGATES = {0: _AVERAGE, 1: _SUM, 2: "MIN", 3: "MAX"}
 _EXACT_MEMBER_MAX, _EXACT_MEMBERS_MAX = 30, 30
 _INT32_MAX = 2**31 - 1
 
+DEPTH_MAX = 2_000
+"""Splits on the way to a leaf. ONNX Runtime builds a tree by recursion: so many take between 1 and 2 MB of stack, of
+the 8 MB that a thread has on Linux."""
+TARGETS_MAX = 10_000
+_VALUES_MAX = 2**27
+"""Nodes times targets, as many numbers as are held of one operator: 1 GiB."""
+
 Longs = NDArray[np.int64]
 
 
@@ -88,26 +95,162 @@ def tree_operators(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def check_nodes(operator: onnx.NodeProto, width: int) -> None:
-    """Raises UnsupportedModelError unless the nodes are trees, without loops, of features below `width`."""
-    nodes = read_nodes(operator)
-    inner = ~nodes.is_leaf
-    below = np.concatenate([nodes.left[inner], nodes.right[inner], nodes.roots])
-    below = below[inner[below]]
+    """Raises UnsupportedModelError unless the nodes are trees of features below `width` that can be explained."""
+    check_shape(operator, width)
+    read_nodes(operator)
+
+
+def check_shape(operator: onnx.NodeProto, width: int | None) -> None:
+    """What ONNX Runtime needs to build and walk the trees safely, whether or not they can be explained.
+
+    Raises UnsupportedModelError for nodes that are no trees, deeper than DEPTH_MAX, of features not below `width`
+    (None: it is not known), or of targets that are not there or more than TARGETS_MAX.
+    """
+    try:
+        a = _attributes(operator)
+        shape = _shape_of_version_5(a) if operator.op_type == "TreeEnsemble" else _shape_of_version_3(operator, a)
+        _check_walk(shape)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise _misfit(operator, error) from error
+    if np.any(shape.feature < 0):
+        raise UnsupportedModelError("a node reads a feature with a negative number: export the model again")
+    if width is not None and np.any(shape.feature >= width):
+        raise UnsupportedModelError(f"a node reads a feature that is not among the {width} of the input: export again")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How nodes hang together. roots int64[trees]; is_inner bool[n]; of the inner nodes, in their order, feature and
+    true and false child, int64[inner]."""
+
+    roots: Longs
+    is_inner: Bools
+    feature: Longs
+    true: Longs
+    false: Longs
+
+
+def _shape_of_version_5(a: dict[str, Any]) -> _Shape:
+    inner, leaves = len(a["nodes_splits"]), len(a["leaf_weights"])
+    true, false = (_side(a, side, inner, leaves) for side in ("true", "false"))
+    roots, feature = (np.asarray(a[name], np.int64) for name in ("tree_roots", "nodes_featureids"))
+    _within(roots, inner)
+    _within(np.asarray(a["leaf_targetids"], np.int64), _targets(a))
+    _same_length(np.empty(inner), np.asarray(a["nodes_modes"]), feature, true, false)
+    _same_length(np.empty(leaves), np.asarray(a["leaf_targetids"]))
+    return _Shape(roots, np.arange(inner + leaves) < inner, feature, true, false)
+
+
+def _shape_of_version_3(operator: onnx.NodeProto, a: dict[str, Any]) -> _Shape:
+    kind = "class" if operator.op_type == "TreeEnsembleClassifier" else "target"
+    trees, numbers, feature, true, false = (
+        np.asarray(a[f"nodes_{name}"], np.int64)
+        for name in ("treeids", "nodeids", "featureids", "truenodeids", "falsenodeids")
+    )
+    is_inner = np.array([mode != b"LEAF" for mode in a["nodes_modes"]], np.bool_)
+    _same_length(trees, numbers, feature, true, false, is_inner)
+    places = _Places(trees, numbers)
+    leaf_trees, leaf_numbers, ids = (
+        np.asarray(a[f"{kind}_{name}"], np.int64) for name in ("treeids", "nodeids", "ids")
+    )
+    _same_length(leaf_trees, leaf_numbers, ids)
+    places.of(leaf_trees, leaf_numbers)
+    labels = a.get("classlabels_strings") or a.get("classlabels_int64s") or ()
+    _within(ids, max(len(labels), 2) if kind == "class" else _targets(a))
+    roots = np.flatnonzero(np.append(True, trees[1:] != trees[:-1])) if trees.size else trees
+    sides = (places.of(trees[is_inner], side[is_inner]) for side in (true, false))
+    return _Shape(roots, is_inner, feature[is_inner], *sides)
+
+
+class _Places:
+    """Where the node of a tree and a number within it stands."""
+
+    def __init__(self, trees: Longs, numbers: Longs) -> None:
+        """Raises UnsupportedModelError when two nodes have the same number."""
+        self._trees, self._numbers = np.unique(trees), np.unique(numbers)
+        keys = self._keys(trees, numbers)
+        self._order = np.argsort(keys, kind="stable")
+        self._sorted = keys[self._order]
+        if np.any(self._sorted[1:] == self._sorted[:-1]):
+            raise UnsupportedModelError("two nodes of a tree have the same number: export the model again")
+
+    def of(self, trees: Longs, numbers: Longs) -> Longs:
+        """Raises UnsupportedModelError for a node that is not there."""
+        places: Longs = self._order[_found(self._sorted, self._keys(trees, numbers))]
+        return places
+
+    def _keys(self, trees: Longs, numbers: Longs) -> Longs:
+        return _found(self._trees, trees) * self._numbers.size + _found(self._numbers, numbers)
+
+
+def _found(ascending: Longs, values: Longs) -> Longs:
+    places: Longs = np.searchsorted(ascending, values)
+    _within(places, ascending.size)
+    if np.any(ascending[places] != values):
+        raise UnsupportedModelError("a node points at a node, leaf or target that is not there: export it again")
+    return places
+
+
+def _check_walk(shape: _Shape) -> None:
+    """Level by level from the roots, without recursion."""
+    below = np.concatenate([shape.true, shape.false, shape.roots])
+    below = below[shape.is_inner[below]]
     if np.unique(below).size != below.size:  # whoever has one parent, and a root none, is in no loop with a root
         raise UnsupportedModelError("the graph's nodes share children or form a loop: they must be trees")
-    if not np.all((nodes.feature[inner] >= 0) & (nodes.feature[inner] < width)):
-        raise UnsupportedModelError(f"a node reads a feature that is not among the {width} of the input: export again")
+    place = np.cumsum(shape.is_inner) - 1
+    level, depth = shape.roots[shape.is_inner[shape.roots]], 0
+    while level.size:
+        depth += 1
+        if depth > DEPTH_MAX:
+            raise UnsupportedModelError(
+                f"a tree has more than {DEPTH_MAX:,} splits on the way to a leaf, more than ONNX Runtime builds "
+                "safely: train with a smaller depth (max_depth)"
+            )
+        below = np.concatenate([shape.true[place[level]], shape.false[place[level]]])
+        level = below[shape.is_inner[below]]
+
+
+def _targets(a: dict[str, Any]) -> int:
+    """`n_targets`. Raises UnsupportedModelError above TARGETS_MAX."""
+    targets = int(a.get("n_targets", 0))
+    if targets > TARGETS_MAX:
+        raise UnsupportedModelError(
+            f"the trees have {targets:,} targets, more than {TARGETS_MAX:,}: export the one that is scored"
+        )
+    return targets
+
+
+def _zeros(nodes: int, targets: int) -> Floats:
+    """float64[nodes, targets]. Raises UnsupportedModelError when that is more than is held."""
+    if nodes * targets > _VALUES_MAX:
+        raise UnsupportedModelError(
+            f"{nodes:,} nodes with {targets:,} targets each are too many values: export the target that is scored"
+        )
+    return np.zeros((nodes, targets))
+
+
+def _same_length(*parts: Any) -> None:
+    if len({len(part) for part in parts}) > 1:
+        raise UnsupportedModelError("lists that describe the same nodes differ in length: export the model again")
+
+
+def _misfit(operator: onnx.NodeProto, error: Exception) -> UnsupportedModelError:
+    return UnsupportedModelError(f"the {operator.op_type} lacks a part or has one too many ({repr(error)[:200]})")
 
 
 def read_nodes(operator: onnx.NodeProto) -> Nodes:
     """Raises UnsupportedModelError for anything that is no sum or mean of trees, and for parts that do not fit."""
-    a = {attribute.name: _value(attribute) for attribute in operator.attribute}
     try:
+        a = _attributes(operator)
         nodes = _of_version_5(a) if operator.op_type == "TreeEnsemble" else _of_version_3(operator.op_type, a)
         _check(nodes)
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise UnsupportedModelError(f"the {operator.op_type} lacks a part or has one too many ({error!r})") from error
+        raise _misfit(operator, error) from error
     return nodes
+
+
+def _attributes(operator: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: _value(attribute) for attribute in operator.attribute}
 
 
 def _value(attribute: onnx.AttributeProto) -> Any:
@@ -122,19 +265,15 @@ def _of_version_5(a: dict[str, Any]) -> Nodes:
     modes = np.asarray(a["nodes_modes"], np.int64)
     inner, weights = modes.size, np.asarray(a["leaf_weights"], np.float64)
     leaves = weights.size
-    sides = {}
-    for side in ("true", "false"):
-        ids, leaf = (np.asarray(a[f"nodes_{side}{kind}"], np.int64) for kind in ("nodeids", "leafs"))
-        _within(ids, np.where(leaf != 0, leaves, inner))
-        sides[side] = ids + inner * (leaf != 0)
+    sides = {side: _side(a, side, inner, leaves) for side in ("true", "false")}
     for root in np.asarray(a["tree_roots"], np.int64).tolist():
         if sides["true"][root] == sides["false"][root] != root + inner:
             raise UnsupportedModelError(
                 "a tree of one leaf, which ONNX Runtime misreads (it takes the leaf at the root's number): "
                 "export it as a split between two equal leaves"
             )
-    targets = int(a.get("n_targets", 0))
-    value = np.zeros((inner + leaves, targets))
+    targets = _targets(a)
+    value = _zeros(inner + leaves, targets)
     value[inner + np.arange(leaves), np.asarray(a["leaf_targetids"], np.int64)] = weights
     is_leaf = np.arange(inner + leaves) >= inner
     nodes = _compared(
@@ -155,6 +294,14 @@ def _of_version_5(a: dict[str, Any]) -> Nodes:
         leaf_order=np.flatnonzero(is_leaf),
     )
     return _aggregated(nodes, _AGGREGATES.get(int(a.get("aggregate_function", 1)), "?"))
+
+
+def _side(a: dict[str, Any], side: str, inner: int, leaves: int) -> Longs:
+    """Of each inner node the child on the side "true" or "false", leaves numbered behind the inner nodes."""
+    ids, leaf = (np.asarray(a[f"nodes_{side}{kind}"], np.int64) for kind in ("nodeids", "leafs"))
+    _within(ids, np.where(leaf != 0, leaves, inner))
+    children: Longs = ids + inner * (leaf != 0)
+    return children
 
 
 def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
@@ -207,13 +354,13 @@ def _weights(kind: str, a: dict[str, Any], leaves: list[int], count: int) -> tup
     given = _either(a, "base_values")
     base = np.asarray(() if given is None else given, np.float64)
     labels = a.get("classlabels_strings") or a.get("classlabels_int64s") or ()
-    targets = len(labels) if kind == "class" else int(a.get("n_targets", 0))
+    targets = len(labels) if kind == "class" else _targets(a)
     if kind == "class" and targets <= 2 and np.unique(ids).size == 1:
         ids, targets, base = np.zeros_like(ids), 1, base[-1:]
     _within(ids, targets)
     if kind == "class" and targets == 2 and base.size:
         raise UnsupportedModelError("base values of two classes that both have weights: ONNX Runtime mixes them up")
-    value = np.zeros((count, targets))
+    value = _zeros(count, targets)
     np.add.at(value, (np.array(leaves, np.int64), ids), weights)
     if base.size not in (0, targets):
         raise UnsupportedModelError(f"{base.size} base values for {targets} targets: export the model again")

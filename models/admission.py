@@ -14,6 +14,7 @@ from math import prod
 import onnx
 from google.protobuf.message import DecodeError
 
+from models._operators import check_shape, tree_operators
 from models.errors import UnsupportedModelError
 
 MODEL_BYTES_MAX = 512 * 2**20
@@ -50,6 +51,9 @@ _BOUNDED = frozenset(
     }
 )
 """Operators whose output is no larger than their inputs. ZipMap and ArgMax are there to be cut off."""
+_KEEPS_COLUMNS = _BOUNDED - {"ArgMax", "Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+_KEEPS_COLUMNS_ML = frozenset({"Scaler", "Imputer", "Normalizer", "Binarizer"})
+"""Operators whose output has as many columns as their input."""
 _OTHER = frozenset(
     {
         *("Constant", "ConstantOfShape", "Shape", "Size", "Range", "Expand", "Tile", "Pad", "Concat", "Split", "Slice"),
@@ -99,6 +103,7 @@ def read_graph(content: bytes) -> onnx.ModelProto:
         raise UnsupportedModelError("the model file is no ONNX graph: export it again") from error
     if not model.graph.node:
         raise UnsupportedModelError("the model file is no ONNX graph with operators in it: export it again")
+    _check_texts(model)
     _check_parts(model)
     for tensor in _tensors(model.graph):
         _check_tensor(tensor)
@@ -106,11 +111,26 @@ def read_graph(content: bytes) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise UnsupportedModelError(f"the graph breaks ONNX's rules ({named(error)}): export it again") from error
+    check_trees(model)
     return model
 
 
+def check_trees(model: onnx.ModelProto) -> None:
+    """Raises UnsupportedModelError for trees that ONNX Runtime cannot build or walk, whichever output they are behind.
+
+    Their features are compared with the number of columns as far as the graph says it.
+    """
+    widths = _widths(model.graph)
+    for operator in tree_operators(model.graph):
+        check_shape(operator, widths.get(operator.input[0]))
+
+
 def needs_trial(model: onnx.ModelProto) -> bool:
-    """Whether an admitted graph has operators whose output can be larger than what goes in: then try it out apart."""
+    """Whether an admitted graph has operators whose output can be larger than what goes in, or trees behind operators
+    that hide how many columns they read: then try it out apart."""
+    widths = _widths(model.graph)
+    if not all(operator.input[0] in widths for operator in tree_operators(model.graph)):
+        return True
     indices = {tensor.name for tensor in model.graph.initializer if list(tensor.dims) == [1]}
     return not all(
         node.op_type in (_BOUNDED_ML if node.domain == ML_DOMAIN else _BOUNDED)
@@ -123,6 +143,31 @@ def named(text: object, letters_max: int = _NAMED_MAX) -> str:
     """A text from the file as it may stand in a message: on one line, without control characters, not long."""
     shown = "".join(letter if letter.isprintable() else " " for letter in str(text))
     return shown if len(shown) <= letters_max else shown[:letters_max] + "…"
+
+
+def _widths(graph: onnx.GraphProto) -> dict[str, int]:
+    """Columns of the inputs, and of tensors that come from one by operators which keep them; no other tensors."""
+    inputs = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
+    found = {name: int(dims[1].dim_value) for name, dims in inputs.items() if len(dims) == 2 and dims[1].dim_value > 0}
+    for node in graph.node:  # ONNX has makers stand before readers
+        keeps = node.op_type in (_KEEPS_COLUMNS_ML if node.domain == ML_DOMAIN else _KEEPS_COLUMNS)
+        if keeps and node.input and node.input[0] in found:
+            found |= dict.fromkeys(node.output, found[node.input[0]])
+    return found
+
+
+def _check_texts(model: onnx.ModelProto) -> None:
+    """Protobuf hands out a text that is not UTF-8 as bytes, which no code here expects."""
+    graph = model.graph
+    texts: list[object] = [model.producer_name, model.producer_version, model.domain, graph.name]
+    texts += [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+    texts += [part.name for part in (*graph.input, *graph.output, *graph.initializer)]
+    texts += [entry.domain for entry in model.opset_import]
+    for node in graph.node:
+        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        texts += [attribute.name for attribute in node.attribute]
+    if not all(isinstance(text, str) for text in texts):
+        raise UnsupportedModelError("a name or a text of the metadata is not UTF-8: the file is damaged, export again")
 
 
 def _check_parts(model: onnx.ModelProto) -> None:

@@ -129,6 +129,8 @@ def build_files(draft: BundleDraft) -> dict[str, bytes]:
     manifest = _manifest(draft.card, opened, draft.reference, {})
     bundle = Bundle(manifest, "", opened.scorer, opened.chosen.explainer)
     rows = bundle.vector(draft.golden_rows)
+    if not len(rows):
+        raise InputError("golden rows prove a bundle at every load: give at least one row")
     scores, explanation = bundle.score(rows), bundle.explain(rows)
     check_outputs(opened.facts, scores, explanation)
     golden = Golden(draft.golden_rows, scores, explanation.attributions)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models._arrays import Floats, as_matrix
-from models.admission import named, needs_trial, read_graph
+from models.admission import check_trees, named, needs_trial, read_graph
 from models.bundle import check_outputs
 from models.errors import ExportMismatchError, InputError, ModelError, UnsupportedModelError
 from models.explain import SAMPLING, Chosen, Explanation, explainer_of, is_exact, trees_behind
@@ -121,6 +121,7 @@ class _Run:
         self._step = "one input, one answer"
         self._model = normalise(self._given, target=self._target, width=self._width)
         self.facts = facts_of(self._model)
+        check_trees(self._model)  # again, now that the number of features is known
         self._served = self._model.SerializeToString(deterministic=True)
         answer = f"class {self.facts.target_name!r}" if self.facts.target_name else f"target {self.facts.target}"
         self._passed(

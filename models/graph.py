@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from models._wiring import FLOAT_TYPES, Wiring, attribute, needed
 from models.admission import ML_DOMAIN, TREE_OPERATORS, named
 from models.errors import UnsupportedModelError
-from models.trees import FEATURES, MARGIN, SCORE
+from models.trees import FEATURES, MARGIN, SCORE, is_index
 
 LOG_ODDS, RAW_MARGIN, PROBABILITY, VALUE = "log_odds", "raw_margin", "probability", "value"
 """What a margin is: logistic(margin) is the score; what the score is made of in another way, the class's input of a
@@ -64,8 +64,10 @@ def facts_of(model: onnx.ModelProto) -> GraphFacts:
         )
     given = {entry.key: entry.value for entry in model.metadata_props}
     space, target = given.get(SPACE_PROPERTY, LOG_ODDS), given.get(_TARGET, "0")
-    if space not in (LOG_ODDS, RAW_MARGIN, PROBABILITY, VALUE) or not target.isdecimal():
+    if space not in (LOG_ODDS, RAW_MARGIN, PROBABILITY, VALUE) or not is_index(target):
         raise UnsupportedModelError("the graph's metadata names no output space and target: import it again")
+    if space in (PROBABILITY, VALUE):
+        _check_same(model.graph, space)
     return GraphFacts(
         width=_width(inputs[0], None),
         input_type="double" if inputs[0].type.tensor_type.elem_type == TensorProto.DOUBLE else "float",
@@ -73,6 +75,16 @@ def facts_of(model: onnx.ModelProto) -> GraphFacts:
         target_name=given.get(_TARGET_NAME, ""),
         output_space=space,
     )
+
+
+def _check_same(graph: onnx.GraphProto, space: str) -> None:
+    """The margin stands for the score when it is served: see `models.scorer`."""
+    wiring = Wiring(graph)
+    if wiring.unchanged(MARGIN) != wiring.unchanged(SCORE):
+        raise UnsupportedModelError(
+            f"the margin is a {space}, so it must be the score too, and {SCORE!r} is made in another way: make both "
+            f"outputs of one tensor, or set the metadata {SPACE_PROPERTY!r} to what the margin is"
+        )
 
 
 def is_served_form(model: onnx.ModelProto) -> bool:
@@ -389,7 +401,7 @@ def _target_of(answer: _Answer, target: str | None) -> int:
     """The index that a label or index names. Raises UnsupportedModelError when it must be stated, or is not there."""
     if target is not None and target in answer.labels:
         return answer.labels.index(target)
-    if target is not None and target.isdecimal() and int(target) < (answer.columns or int(target) + 1):
+    if target is not None and is_index(target) and int(target) < (answer.columns or int(target) + 1):
         return int(target)
     choices = ", ".join(named(label) for label in answer.labels) or f"0 to {(answer.columns or 1) - 1}"
     if target is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import msgspec
@@ -31,6 +32,11 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     missing: float | None = None
     description: str = ""
     family: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a replacement that is no finite number, which JSON cannot hold."""
+        if self.missing is not None and not math.isfinite(self.missing):
+            raise InputError(f"feature {self.ref!r}: a missing value becomes a finite number, got {self.missing}")
 
 
 class ReasonText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +89,9 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     review_per_day: float | None = None
 
     def __post_init__(self) -> None:
+        """Raises InputError for thresholds in the wrong order, and for infinity and NaN, which JSON cannot hold."""
+        if not (math.isfinite(self.review) and math.isfinite(self.block)):
+            raise InputError(f"thresholds are finite numbers, got {self.review} and {self.block}")
         if not self.review <= self.block:
             raise InputError(f"thresholds need review <= block, got {self.review} and {self.block}")
 

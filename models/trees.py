@@ -22,6 +22,7 @@ COVERS_PROPERTY = "actor_risk.leaf_covers"
 
 LEAF = -1
 _COVER_TOLERANCE = 1e-3
+_INDEX_DIGITS_MAX = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +121,26 @@ def read_trees(model: onnx.ModelProto, *, leaf_covers: Sequence[float] | None = 
     width, single = _input(model.graph)
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if leaf_covers is None and COVERS_PROPERTY in properties:
-        leaf_covers = [float(word) for word in properties[COVERS_PROPERTY].split()]
+        leaf_covers = _covers_of(properties[COVERS_PROPERTY])
     nodes = read_nodes(operator)
     target = _target(properties.get(TARGET_PROPERTY), nodes)
     covers = None if leaf_covers is None else _by_leaf(nodes, leaf_covers)
     trees = tuple(_tree(nodes, int(root), target, covers, width) for root in nodes.roots)
     return Ensemble(width, trees, float(nodes.base[target]), single)
+
+
+def is_index(text: str) -> bool:
+    """Whether a text is the number of a class or target: digits, and not so many that it could be none."""
+    return text.isdecimal() and len(text) <= _INDEX_DIGITS_MAX
+
+
+def _covers_of(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split()]
+    except ValueError as error:
+        raise UnsupportedModelError(
+            f"the metadata {COVERS_PROPERTY!r} is no list of numbers: write the rows of each leaf, or leave it out"
+        ) from error
 
 
 def with_covers(tree: Tree, covers: Mapping[int, float]) -> Tree:
@@ -175,9 +190,9 @@ def _target(given: str | None, nodes: Nodes) -> int:
     targets = nodes.value.shape[1]
     if targets == 1:
         return 0
-    if given is None or not given.isdecimal() or int(given) >= targets:
+    if given is None or not is_index(given) or int(given) >= targets:
         raise UnsupportedModelError(
-            f"the trees have {targets} targets and the metadata {TARGET_PROPERTY!r} is {given!r}: "
+            f"the trees have {targets} targets and the metadata {TARGET_PROPERTY!r} is {given and given[:20]!r}: "
             "set it to the number of the one that is served"
         )
     return int(given)

@@ -104,6 +104,11 @@ def _within(values: NDArray[np.int64], end: int, begin: int = 0) -> None:
         raise _refused("points outside of itself")
 
 
+def _distinct(nodes: NDArray[np.int64]) -> None:
+    if np.unique(nodes).size != nodes.size:
+        raise _refused("has a node with two parents")
+
+
 def _check(ints: Ints, floats: Floats) -> None:
     head = [int(n) for n in ints[: at.COUNTS]]
     section = _Sections(ints, floats)
@@ -133,6 +138,7 @@ def _check_upper(head: list[int], section: _Sections) -> NDArray[np.int64]:
     """How many tests stand above each child of an upper node, int64[1 + UPPER]; 0 above the roots."""
     parent, slot, _ = section(head[at.UPPER_AT], 3, head[at.UPPER])
     _within(slot, head[at.SLOTS])
+    _within(parent, parent.size)
     _within(np.arange(parent.size) - parent, parent.size)
     depth = [0]
     for above in parent.tolist():
@@ -161,21 +167,32 @@ def _check_buckets(head: list[int], section: _Sections, depth: NDArray[np.int64]
 
 
 def _check_forests(head: list[int], section: _Sections, ints: Ints) -> None:
-    count = head[at.NODES]
-    slot, _, left, right = section(head[at.NODES_AT], 4, count)
-    number = np.arange(count)
-    for forest in (at.WHOLE, at.REST):
-        _within(section(head[forest + at.FOREST_ROOTS_AT], head[forest + at.FOREST_TREES]), count)
-        feature = section(head[forest + at.FOREST_FEATURE_AT], count)
-        section.of_floats(head[forest + at.FOREST_VALUES_AT], count)
-        inner = feature >= 0
-        _within(feature, head[at.FEATURES], -1)
-        _within(slot[inner], head[at.SLOTS])
-        for child in (left, right):  # children come after their parents, so every way down ends
-            _within(child[inner], count)
-            _within((child - number)[inner], count, 1)
-    if path_max(ints) > head[at.PATH_MAX] or head[at.PATH_MAX] > head[at.FEATURES]:
+    """The whole forest is trees, and the rest is the same trees cut short: so no path of it is longer."""
+    whole_roots, whole = _forest(head, section, at.WHOLE)
+    rest_roots, rest = _forest(head, section, at.REST)
+    slot, _, left, right = section(head[at.NODES_AT], 4, head[at.NODES])
+    inner = whole >= 0
+    _within(slot[inner], head[at.SLOTS])
+    for child in (left, right):  # children come after their parents, so every way down ends
+        _within(child[inner], head[at.NODES])
+        _within((child - np.arange(head[at.NODES]))[inner], head[at.NODES], 1)
+    _distinct(np.concatenate([whole_roots, left[inner], right[inner]]))  # else ways down double at every node
+    _distinct(rest_roots)
+    if not (np.isin(rest_roots, whole_roots).all() and ((rest == -1) | (rest == whole)).all()):
+        raise _refused("has a forest of rest that is no part of the whole")
+    longest = max(path_max(ints, at.WHOLE), path_max(ints, at.REST))
+    if longest > head[at.PATH_MAX] or head[at.PATH_MAX] > head[at.FEATURES]:
         raise _refused("has longer paths than it says")
+
+
+def _forest(head: list[int], section: _Sections, forest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The roots, int64[trees], and the feature of each node, int64[NODES] (-1 where it ends)."""
+    roots = section(head[forest + at.FOREST_ROOTS_AT], head[forest + at.FOREST_TREES])
+    feature = section(head[forest + at.FOREST_FEATURE_AT], head[at.NODES])
+    section.of_floats(head[forest + at.FOREST_VALUES_AT], head[at.NODES])
+    _within(roots, head[at.NODES])
+    _within(feature, head[at.FEATURES], -1)
+    return roots, feature
 
 
 def _check_leaves(head: list[int], section: _Sections) -> None:

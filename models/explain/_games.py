@@ -159,17 +159,20 @@ def play_leaves(
 
 
 @compiled
-def path_max(ints: Ints) -> int:
-    """The most distinct features on one path of the whole forest, whose nodes stand before their children."""
+def path_max(ints: Ints, forest: int) -> int:
+    """The most distinct features on one path of a forest (at.WHOLE or at.REST).
+
+    Nodes must stand before their children, and none may have two parents: else this takes exponential time.
+    """
     nodes = ints[at.NODES]
-    feature = ints[ints[at.WHOLE_FEATURE_AT] : ints[at.WHOLE_FEATURE_AT] + nodes]
+    feature = ints[ints[forest + at.FOREST_FEATURE_AT] : ints[forest + at.FOREST_FEATURE_AT] + nodes]
     links = ints[ints[at.NODES_AT] : ints[at.NODES_AT] + 4 * nodes].reshape(4, nodes)
     seen = np.zeros(ints[at.FEATURES], np.int64)
     opened = np.empty(nodes + 1, np.int64)
     turns = np.zeros(nodes + 1, np.uint8)  # children already visited
     most, distinct = 0, 0
-    for tree in range(ints[at.WHOLE]):
-        opened[0], depth = ints[ints[at.WHOLE_ROOTS_AT] + tree], 1
+    for tree in range(ints[forest + at.FOREST_TREES]):
+        opened[0], depth = ints[ints[forest + at.FOREST_ROOTS_AT] + tree], 1
         while depth > 0:
             node = opened[depth - 1]
             f = feature[node]

@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import BundleCorruptError
+from models._arrays import Ints
 from models._operators import Members
 from models.explain import InterventionalTrees, decode_tables, encode_tables, map_tables
+from models.explain import _layout as at
 from models.explain._trees import interventional_tables
 from models.trees import Ensemble, TreeBuilder
 from tests.models.builders import Floats, grown, with_holes
@@ -100,3 +103,98 @@ def test_a_forged_file_of_tables_is_refused_or_stays_within_itself(data: st.Data
 def test_a_file_of_tables_that_was_cut_is_refused(cut: int) -> None:
     with pytest.raises(BundleCorruptError, match="restore it or publish"):
         decode_tables(forged()[0][:cut], bytes(32))
+
+
+def with_ints(content: bytes, change: Callable[[Ints], None]) -> bytes:
+    """The file with its integers changed in place."""
+    changed = bytearray(content)
+    change(np.frombuffer(changed, "<i4", int.from_bytes(content[32:40], "little"), 128))
+    return bytes(changed)
+
+
+def section(ints: Ints, where: int, size: int) -> Ints:
+    return ints[ints[where] : ints[where] + size]
+
+
+def rest_reads_another_feature(ints: Ints) -> None:
+    rest = section(ints, at.REST_FEATURE_AT, ints[at.NODES])
+    node = np.flatnonzero(rest >= 0)[0]
+    rest[node] = (rest[node] + 1) % ints[at.FEATURES]
+
+
+def rest_goes_on_below_a_leaf(ints: Ints) -> None:
+    whole, rest = (section(ints, where, ints[at.NODES]) for where in (at.WHOLE_FEATURE_AT, at.REST_FEATURE_AT))
+    rest[np.flatnonzero(whole < 0)[0]] = 0
+
+
+def rest_has_longer_paths(ints: Ints) -> None:
+    """Each node tests another feature: more on a path than PATH_MAX, which the loops allot memory for."""
+    rest = section(ints, at.REST_FEATURE_AT, ints[at.NODES])
+    whole = section(ints, at.WHOLE_FEATURE_AT, ints[at.NODES])
+    rest[whole >= 0] = np.arange(np.count_nonzero(whole >= 0)) % ints[at.FEATURES]
+
+
+def rest_begins_below_a_root(ints: Ints) -> None:
+    section(ints, at.REST_ROOTS_AT, 1)[0] += 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rest_reads_another_feature,
+        rest_goes_on_below_a_leaf,
+        rest_has_longer_paths,
+        rest_begins_below_a_root,
+    ],
+)
+def test_a_forest_of_rest_that_is_no_part_of_the_whole_is_refused(change: Callable[[Ints], None]) -> None:
+    with pytest.raises(BundleCorruptError, match="no part of the whole"):
+        decode_tables(with_ints(forged()[0], change), bytes(32))
+
+
+@pytest.mark.parametrize("parent", [-1, -2, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("node", [0, -1])
+def test_an_upper_node_below_no_earlier_one_is_refused(node: int, parent: int) -> None:
+    def change(ints: Ints) -> None:
+        parents = section(ints, at.UPPER_AT, ints[at.UPPER])
+        assert parents.size > 2
+        parents[node] = parent
+
+    with pytest.raises(BundleCorruptError, match="points outside"):
+        decode_tables(with_ints(forged()[0], change), bytes(32))
+
+
+def vine(inner: int) -> Ensemble:
+    """One tree whose inner nodes stand one below the other."""
+    builder = TreeBuilder()
+    node = builder.reserve()
+    for i in range(inner):
+        left, right = builder.reserve(), builder.reserve()
+        builder.set_split(node, 0, float(i), True, left, right)
+        builder.set_leaf(left, float(i))
+        node = right
+    builder.set_leaf(node, -1.0)
+    return Ensemble(1, (builder.build(),))
+
+
+def test_nodes_that_share_children_are_refused_at_once() -> None:
+    """Both sides of each of 45 nodes lead to the next one: 2^45 ways down."""
+
+    def change(ints: Ints) -> None:
+        _, _, left, right = section(ints, at.NODES_AT, 4 * ints[at.NODES]).reshape(4, -1)
+        left[:] = right
+
+    content = encode_tables(interventional_tables(vine(45), np.zeros((1, 1))), bytes(32))
+    assert decode_tables(content, bytes(32)).feature_count == 1
+    with pytest.raises(BundleCorruptError, match="two parents"):
+        decode_tables(with_ints(content, change), bytes(32))
+
+
+@pytest.mark.parametrize("forest", [at.WHOLE, at.REST])
+def test_a_tree_that_stands_there_twice_is_refused(forest: int) -> None:
+    def change(ints: Ints) -> None:
+        roots = section(ints, forest + at.FOREST_ROOTS_AT, ints[forest])
+        roots[1] = roots[0]
+
+    with pytest.raises(BundleCorruptError, match="two parents"):
+        decode_tables(with_ints(forged()[0], change), bytes(32))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -26,6 +25,7 @@ from materialize.definitions import StreamView
 from materialize.online import RowWriter
 from materialize.stream import DeadLetters, RedisLogSettings, open_event_log
 from materialize.stream.worker import StreamWorker, WorkerCounts, WorkerSettings
+from tests.support.children import CHILDREN, start_child_of_tests
 from tests.support.rows import assert_rows_hold_exactly
 from tests.support.streaming import open_bench, run_until
 from tests.support.world import DAY_MS, SETTINGS, START_MS, TOPICS, World, publish_table
@@ -34,7 +34,6 @@ NOW_MS = SETTINGS.end_ms
 GROUP = "workers"
 DEADLINE_S = 60.0
 SMALL = WorkerSettings(batch_records_max=40, poll_timeout_ms=50, retry_first_s=0.02, retry_max_s=0.1)
-_forking = multiprocessing.get_context("fork")  # a child that has Feast loaded already is at work within milliseconds
 
 
 def log_settings(redis_url: str, project: str) -> RedisLogSettings:
@@ -56,9 +55,8 @@ def work_for_ever(redis_url: str, project: str, views: Sequence[StreamView], don
 @contextmanager
 def worker_process(redis_url: str, project: str, views: Sequence[StreamView]) -> Iterator[tuple[BaseProcess, Any]]:
     """A worker process, killed at the end, and how many records it has taken through the whole protocol."""
-    done = _forking.Value("q", 0)
-    process = _forking.Process(target=work_for_ever, args=(redis_url, project, views, done), daemon=True)
-    process.start()
+    done = CHILDREN.Value("q", 0)
+    process = start_child_of_tests(work_for_ever, redis_url, project, views, shared=done)
     try:
         yield process, done
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import shutil
 import signal
@@ -23,6 +22,7 @@ from actor_risk.cli import main
 from materialize.backfill import moment
 from materialize.definitions import StreamView, compile_view
 from materialize.online import decode_stream_row
+from tests.support.children import start_child_of_tests
 from tests.support.world import CUT_MS, START_MS, World
 
 STREAM_VIEW, BATCH_VIEW = "ip_ad_stats", "ip_profile"
@@ -30,9 +30,6 @@ SPAN = ("--start", moment(START_MS), "--end", moment(CUT_MS), "--step", "6h")
 VIEWS = ("--view", STREAM_VIEW, "--view", BATCH_VIEW)
 
 _numbers = itertools.count()
-_forking = multiprocessing.get_context("forkserver")
-"""A child that has Feast loaded already is at work within milliseconds, and comes from a process without threads."""
-_forking.set_forkserver_preload([__name__])
 
 
 @dataclass
@@ -112,8 +109,7 @@ class KillableCommand:
 
     def __init__(self, home: BackfillHome, arguments: tuple[str, ...]) -> None:
         self._log = home.directory / f"command-{next(_numbers)}.log"
-        self._process = _forking.Process(target=_run, args=(home.environment, arguments, self._log), daemon=True)
-        self._process.start()
+        self._process = start_child_of_tests(_run, home.environment, arguments, self._log)
 
     @property
     def output(self) -> str:

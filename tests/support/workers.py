@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -13,9 +12,10 @@ from typing import Any
 
 from actor_risk.local import wait_until
 from materialize.definitions import StreamView
-from materialize.online import RedisSettings, RowFolder, RowWriter, connect
+from materialize.online import RedisSettings, RowWriter, connect
 from materialize.stream import DeadLetters, EventLogSettings, open_event_log
 from materialize.stream.worker import StreamWorker, WorkerCounts, WorkerSettings
+from tests.support.children import CHILDREN, start_child_of_tests
 from tests.support.streaming import run_until
 
 DEADLINE_S = 60.0
@@ -24,7 +24,6 @@ LARGER = replace(SMALL, batch_records_max=250)
 NOTE_EVERY_S = 0.02
 """A worker that waits notes its counts so often, one that works after each batch."""
 NOTED = ("records", "folded", "replayed", "retries", "commits_rejected", "records_lost")
-_forking = multiprocessing.get_context("fork")  # a child that has Feast loaded already is at work within milliseconds
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,8 @@ class Running:
     """A worker process, started here, and what it says of itself."""
 
     def __init__(self, work: Work) -> None:
-        self._noted = _forking.RawArray("q", len(NOTED))  # without a lock, which a killed worker might hold for ever
-        RowFolder(work.views[0])  # what is compiled here is compiled in the child, at no cost for the next one
-        self._process = _forking.Process(target=_work_for_ever, args=(work, self._noted), daemon=True)
-        self._process.start()
+        self._noted = CHILDREN.RawArray("q", len(NOTED))  # without a lock, which a killed worker might hold for ever
+        self._process = start_child_of_tests(_work_for_ever, work, shared=self._noted)
 
     @property
     def records(self) -> int:
@@ -134,6 +131,7 @@ class Herd:
         for worker in self.alive:
             if failed is None:
                 worker.wait(DEADLINE_S)
+                assert not worker.is_alive, f"a worker did not end within {DEADLINE_S:g} s of SIGTERM"
             worker.end()
 
 

@@ -175,7 +175,7 @@ def read_bundle(directory: Path, version: str) -> Bundle:
     bundle = Bundle(manifest, version, opened.scorer, opened.chosen.explainer)
     golden = decode_golden(bytes(contents[GOLDEN]), refs)
     rows = bundle.vector(golden.values)
-    golden.check(bundle.score(rows), bundle.explain(rows), single_precision=opened.facts.input_type == "float")
+    golden.check(bundle.score(rows), bundle.explain(rows), single_precision=opened.facts.is_single)
     _check_base_value(manifest.explanation, opened)
     return bundle
 
@@ -237,7 +237,7 @@ def check_outputs(facts: GraphFacts, scores: Scores, explanation: Explanation) -
 
 def additivity_tolerance(facts: GraphFacts) -> float:
     """How far base value + attributions may be from the margin, as a share of what is added up (or of 1)."""
-    return _SINGLE_ADDITIVITY_TOLERANCE if facts.input_type == "float" else _ADDITIVITY_TOLERANCE
+    return _SINGLE_ADDITIVITY_TOLERANCE if facts.is_single else _ADDITIVITY_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +348,7 @@ def _checked(directory: Path, name: str) -> Path:
 
 def _check_base_value(spec: ExplanationSpec, opened: _Opened) -> None:
     found = opened.chosen.explainer.base_value
-    tolerance = _SINGLE_BASE_VALUE_TOLERANCE if opened.facts.input_type == "float" else _BASE_VALUE_TOLERANCE
+    tolerance = _SINGLE_BASE_VALUE_TOLERANCE if opened.facts.is_single else _BASE_VALUE_TOLERANCE
     if not abs(spec.base_value - found) <= tolerance * max(1.0, abs(spec.base_value)):
         raise BundleCorruptError(
             f"the background gives the base value {found}, the manifest says {spec.base_value}: publish the model again"

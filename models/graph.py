@@ -32,6 +32,8 @@ _PROBABILITIES = ("probabilities", "output_probability", "probability", "class_p
 _OPSET_MIN = 13
 _IR_VERSION_MIN = 4
 
+_KEEPS_DOUBLE = frozenset({"TreeEnsemble", "Imputer", "ArrayFeatureExtractor"})
+
 
 @dataclass(frozen=True, slots=True)
 class GraphFacts:
@@ -39,6 +41,7 @@ class GraphFacts:
 
     width        number of features
     input_type   "float" or "double", of the input `features`
+    is_single    whether the margin is computed in float32 anywhere on its way
     target       index of the class or target that is scored
     target_name  its label, empty when the graph names none
     output_space LOG_ODDS, RAW_MARGIN, PROBABILITY or VALUE
@@ -46,6 +49,7 @@ class GraphFacts:
 
     width: int
     input_type: str
+    is_single: bool
     target: int
     target_name: str
     output_space: str
@@ -68,13 +72,22 @@ def facts_of(model: onnx.ModelProto) -> GraphFacts:
         raise UnsupportedModelError("the graph's metadata names no output space and target: import it again")
     if space in (PROBABILITY, VALUE):
         _check_same(model.graph, space)
+    is_double = inputs[0].type.tensor_type.elem_type == TensorProto.DOUBLE
     return GraphFacts(
         width=_width(inputs[0], None),
-        input_type="double" if inputs[0].type.tensor_type.elem_type == TensorProto.DOUBLE else "float",
+        input_type="double" if is_double else "float",
+        is_single=not is_double or any(map(_answers_single, needed(list(model.graph.node), [MARGIN]))),
         target=int(target),
         target_name=given.get(_TARGET_NAME, ""),
         output_space=space,
     )
+
+
+def _answers_single(node: onnx.NodeProto) -> bool:
+    """Whether an operator answers in float32 to whatever it gets: most of ai.onnx.ml do, trees before version 5 too."""
+    if node.domain == ML_DOMAIN:
+        return node.op_type not in _KEEPS_DOUBLE
+    return bool(node.op_type == "Cast" and attribute(node, "to") in (TensorProto.FLOAT, TensorProto.FLOAT16))
 
 
 def _check_same(graph: onnx.GraphProto, space: str) -> None:

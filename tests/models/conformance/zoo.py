@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 from onnxmltools.convert.common.data_types import FloatTensorType as ToolsFloat
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, Ridge, SGDClassifier
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -245,6 +250,15 @@ def sklearn_cases() -> dict[str, Callable[[], Case]]:
         ),
         "sklearn forest of values": make(of_sklearn, RandomForestRegressor(**forest), "value", TREES, "value"),
         "sklearn boosting": make(of_sklearn, GradientBoostingClassifier(n_estimators=8), "binary", TREES, "log_odds"),
+        "sklearn forest in double": make(
+            of_sklearn, RandomForestClassifier(**forest), "binary", TREES, "probability", double=True
+        ),
+        "sklearn boosting in double": make(
+            of_sklearn, GradientBoostingClassifier(n_estimators=8), "binary", TREES, "log_odds", double=True
+        ),
+        "sklearn boosting of values in double": make(
+            of_sklearn, GradientBoostingRegressor(n_estimators=8), "value", TREES, "value", double=True
+        ),
         "sklearn scaled boosting": make(
             of_sklearn,
             make_pipeline(SimpleImputer(), MinMaxScaler(), GradientBoostingClassifier(n_estimators=8)),

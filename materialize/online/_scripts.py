@@ -166,11 +166,13 @@ class RowCalls:
         self, places: Sequence[int], keys: Sequence[bytes], rows: Sequence[bytes], life_ms: int
     ) -> tuple[list[int], list[int]]:
         """Set the rows at these places where nothing is stored; when one of a call is there, none of that call is set.
+        Of several rows of one key only the first is, since of two in a call the last would stay.
 
         Returns the places of those that were set, and all others.
         """
         if not self._has_msetex or not places:
             return [], list(range(len(keys)))
+        places = sorted({keys[i]: i for i in reversed(places)}.values())
         parts = [places[part] for part in _parts([rows[i] for i in places], together=True)]
         options = [b"NX", *([b"PX", b"%d" % life_ms] if life_ms else [])]
         calls = [

@@ -59,13 +59,22 @@ class DirectoryStorage:
 
 def _staged(target: Path, content: bytes) -> Path:
     """The content in a file beside `target` whose name no reader looks at, safe from a power cut."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make(target.parent)
     staged = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     with staged.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     return staged
+
+
+def _make(directory: Path) -> None:
+    """The directory and those above it, safe from a power cut."""
+    if directory.is_dir():
+        return
+    _make(directory.parent)
+    directory.mkdir(exist_ok=True)
+    _sync(directory.parent)
 
 
 def _sync(directory: Path) -> None:

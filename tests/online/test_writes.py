@@ -127,6 +127,18 @@ def test_among_rows_that_are_new_the_newest_of_each_stays(
         assert min(client.pttl(row_key) for row_key in keys[::100]) > 0
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_of_several_rows_of_one_key_in_one_write_the_newest_stays(
+    any_server: str, redis_namespace: str, order: Sequence[int]
+) -> None:
+    view = batch_view(["INT64"])
+    row_key, other = key(redis_namespace, view, "e"), key(redis_namespace, view, "f")
+    rows = [(row_key, BatchRow(at, 0, (at,))) for at in order]
+    with redis.Redis.from_url(any_server) as client:
+        RowWriter(client).write_batch_rows(view, [(other, BatchRow(1, 0, (1,))), *rows])
+        assert decode_batch_row(view, client.get(row_key)).values == (2,)
+
+
 def test_threads_that_write_the_same_new_rows_leave_the_newest_of_each(any_server: str, redis_namespace: str) -> None:
     view = batch_view(["INT64"])
     keys = [key(redis_namespace, view, f"e{i}") for i in range(1_000)]

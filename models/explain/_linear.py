@@ -27,7 +27,8 @@ class LinearExplainer:
         self._typical = prepared.mean(axis=0)
         self._reference = reference
         self._output_space = output_space
-        self.base_value = float(self._typical @ linear.weights + linear.intercept)
+        # one after the other: a library's product adds up in an order that depends on the processor
+        self.base_value = float(sum((self._typical * linear.weights).tolist(), float(linear.intercept)))
 
     def explain(self, matrix: Floats) -> Explanation:
         """The explanation of float64[N, F]. Raises InputError for another width."""

@@ -1,5 +1,3 @@
 """The command line, the local runtime (Valkey, Kafka, Ray), the simulator and the demo."""
 
-from materialize.quick_feast import import_feast_quickly
-
-import_feast_quickly()
+import materialize  # noqa: F401 - from here on Feast is imported quickly

@@ -33,7 +33,7 @@ PINNED = {
         ACCOUNT_EVENTS AD_EVENTS DEFAULT_SKEW_MS TOPICS AccountEvent AdEvent Columns Event EventDecoder
         EventFormatError EventFormats InvalidEventError JsonEventDecoder Reason avro_schema columns_from_events
         columns_from_table decode_event event_time_ms hash_binary hashes_from_table json_schema open_formats
-        partition_key schema_documents schema_version
+        partition_key places_of_words schema_documents schema_version
     """,
     "materialize.kernel": """
         BAD_SHAPE DISTINCT_EXACT_MAX DISTINCT_RELATIVE_STD_ERROR FOUND FUNCTIONS HEAD_MAX KEEP_SLACK_MS META_SIZE

@@ -13,26 +13,11 @@ import xgboost
 from shap import _cext
 from shap.explainers._tree import feature_perturbation_codes, output_transform_codes
 
-from models.trees import LEAF, Ensemble
+from models.trees import Ensemble
+from tests.models.builders import shap_trees
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Explain = Callable[[Floats], Floats]
-
-
-def shap_trees(ensemble: Ensemble) -> list[dict[str, Any]]:
-    """The trees as the shap library takes them."""
-    return [
-        {
-            "children_left": tree.left,
-            "children_right": tree.right,
-            "children_default": np.where(tree.missing_left, tree.left, tree.right),
-            "features": np.where(tree.feature == LEAF, -2, tree.feature),
-            "thresholds": tree.threshold.copy(),
-            "values": tree.value.reshape(-1, 1).copy(),
-            "node_sample_weight": np.ones(tree.feature.size) if tree.cover is None else tree.cover.copy(),
-        }
-        for tree in ensemble.trees
-    ]
 
 
 def shap_forms(ensemble: Ensemble, background: Floats | None) -> dict[str, Explain]:

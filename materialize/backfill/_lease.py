@@ -112,6 +112,10 @@ class Fence:
             pipeline.hset(self.keys.progress, part, f"{done} {total}")
             pipeline.pexpire(self.keys.progress, PROGRESS_MS)
             held = pipeline.execute()[0]
+        self.check(held)
+
+    def check(self, held: bytes | None) -> None:
+        """Raises LeaseLostError when the lease, as Redis has it, is another job's."""
         if held is not None and held.decode() != self.holder:
             raise _lost(held)
 
@@ -171,11 +175,9 @@ class Lease:
 
     def ask(self) -> None:
         """As `check`, but asks Redis, if it answers: what fails after a sleep may fail as another job cleaned up."""
-        with suppress(OnlineStoreError), unavailable_if_redis_fails():
-            held = self._client.get(self._keys.lease)
-            if held is not None and held.decode() != self._holder:
-                self._lost = held
         self.check()
+        with suppress(OnlineStoreError), unavailable_if_redis_fails():
+            self.fence.check(self._client.get(self._keys.lease))
 
     def acknowledge(self) -> Mark:
         """One more result is in Redis: the mark that its manifest entry carries.

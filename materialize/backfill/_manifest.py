@@ -66,11 +66,24 @@ class Staged(msgspec.Struct, frozen=True):
     shard_bytes: tuple[int, ...]
 
 
-class LookedEntry(msgspec.Struct, frozen=True, tag="looked"):
-    """A span was read. `inputs`: the digest of the files that were."""
+class _OfSpan(msgspec.Struct, frozen=True):
+    """An entry about a span, of which there is one of each kind."""
 
     start_ms: int
     end_ms: int
+
+    @property
+    def span(self) -> Span:
+        return Span(self.start_ms, self.end_ms)
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.__struct_config__.tag}-{span_name(self.span)}.json"
+
+
+class LookedEntry(_OfSpan, frozen=True, tag="looked"):
+    """A span was read. `inputs`: the digest of the files that were."""
+
     inputs: str
     events: int
     skipped: int
@@ -78,32 +91,14 @@ class LookedEntry(msgspec.Struct, frozen=True, tag="looked"):
     staged: Staged | None = None
     format: int = FORMAT
 
-    @property
-    def span(self) -> Span:
-        return Span(self.start_ms, self.end_ms)
 
-    @property
-    def file_name(self) -> str:
-        return f"looked-{span_name(self.span)}.json"
-
-
-class RowsEntry(msgspec.Struct, frozen=True, tag="rows"):
+class RowsEntry(_OfSpan, frozen=True, tag="rows"):
     """The newest rows of a span are in Redis."""
 
-    start_ms: int
-    end_ms: int
     inputs: str
     mark: Mark
     counts: Counts
     format: int = FORMAT
-
-    @property
-    def span(self) -> Span:
-        return Span(self.start_ms, self.end_ms)
-
-    @property
-    def file_name(self) -> str:
-        return f"rows-{span_name(self.span)}.json"
 
 
 class SideEntry(msgspec.Struct, frozen=True, tag="side"):
@@ -122,25 +117,15 @@ class SideEntry(msgspec.Struct, frozen=True, tag="side"):
         return f"side-{time_name(self.batch_end_ms)}-{self.shard:05d}of{self.shards:05d}.json"
 
 
-class JobEntry(msgspec.Struct, frozen=True, tag="job"):
+class JobEntry(_OfSpan, frozen=True, tag="job"):
     """A job is done. `seconds` of work for `events`, in all of its runs: the next job's estimate."""
 
-    start_ms: int
-    end_ms: int
     batch_end_ms: int | None
     inputs: str
     mark: Mark
     counts: Counts
     seconds: float
     format: int = FORMAT
-
-    @property
-    def span(self) -> Span:
-        return Span(self.start_ms, self.end_ms)
-
-    @property
-    def file_name(self) -> str:
-        return f"job-{span_name(self.span)}.json"
 
 
 Entry = LookedEntry | RowsEntry | SideEntry | JobEntry

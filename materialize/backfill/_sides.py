@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from feast.data_source import DataSource
 
 from materialize.backfill._entities import group_entities
 from materialize.backfill._results import ChunkResult, GatherResult
 from materialize.backfill._staging import StagedEvents, stage, unstage
 from materialize.definitions import EVENT_ID, StreamView, ViewEvents
-from materialize.events import hashes_from_table
+from materialize.events import hashes_from_table, places_of_words
 from materialize.kernel import KEEP_SLACK_MS
 from materialize.offline import ColumnNotReadError, EventColumns, History, columns_to_read, open_history
 from materialize.online import KeyEncoder, Progress, RowFolder, RowWriter, history_by_row
@@ -74,16 +73,16 @@ def gather_events(
     codes, first = group_entities(found.events.keys)
     entities = encoder.entities_of_columns([found.values(place, first) for place in range(len(view.join_keys))])
     sizes = stage(StagedEvents(entities, codes, found.events.block), view.fingerprint, shards, folder)
-    newest_ms = _newest_ms(found.table.column(source.timestamp_field))
-    return GatherResult(found.table.num_rows, found.events.skipped, newest_ms, sizes)
+    return GatherResult(found.rows, found.events.skipped, found.newest_ms, sizes)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Rows of history, and what a view sees in them. words: for each of its join keys the words that the keys of
-    `events` are the places of, float64, or None if they are the values themselves."""
+    """How many rows history has, the latest time of one, and what a view sees in them. words: for each of its join keys
+    the words that the keys of `events` are the places of, float64, or None if they are the values themselves."""
 
-    table: pa.Table
+    rows: int
+    newest_ms: int | None
     events: ViewEvents
     words: list[pa.Array | None]
 
@@ -105,7 +104,8 @@ def _found(view: StreamView, history: History, columns: Sequence[str]) -> _Found
     hashed = hashes_from_table(table, (EVENT_ID, *view.spec.distinct_columns))
     events = view.seen(ChainMap(places, given), derived, hashed.get(EVENT_ID), hashed)
     words = [found[1] if (found := coded.get(key.name)) else None for key in view.join_keys]
-    return _Found(table, events, words)
+    times = given[history.source.timestamp_field]
+    return _Found(table.num_rows, int(times.max()) if table.num_rows else None, events, words)
 
 
 def _coded(table: pa.Table, name: str) -> tuple[np.ndarray[Any, Any], pa.Array] | None:
@@ -114,15 +114,8 @@ def _coded(table: pa.Table, name: str) -> tuple[np.ndarray[Any, Any], pa.Array] 
     kind = table.schema.field(name).type if name in table.column_names else pa.null()
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return None
-    column = table.column(name).dictionary_encode()
-    words = column.chunk(0).dictionary if column.num_chunks else pa.array([], kind)
-    indices = [chunk.indices.to_numpy(zero_copy_only=False).astype(np.float64) for chunk in column.chunks]
-    return np.concatenate(indices) if indices else np.empty(0), words
-
-
-def _newest_ms(times: pa.ChunkedArray) -> int | None:
-    newest = pc.max(times).cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
-    return None if newest.as_py() is None else int(newest.as_py())
+    places, words = places_of_words(table.column(name))
+    return np.where(places < 0, np.nan, places), words
 
 
 def write_batch_sides(

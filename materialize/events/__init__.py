@@ -1,6 +1,13 @@
 """Events at the edge: one schema per topic, validation with reasons, and events as columns."""
 
-from materialize.events._columns import Columns, columns_from_events, columns_from_table, hash_binary, hashes_from_table
+from materialize.events._columns import (
+    Columns,
+    columns_from_events,
+    columns_from_table,
+    hash_binary,
+    hashes_from_table,
+    places_of_words,
+)
 from materialize.events._decode import (
     DEFAULT_SKEW_MS,
     Event,
@@ -48,6 +55,7 @@ __all__ = [
     "json_schema",
     "open_formats",
     "partition_key",
+    "places_of_words",
     "schema_documents",
     "schema_version",
 ]

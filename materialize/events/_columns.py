@@ -69,7 +69,7 @@ def hash_binary(strings: pa.Array) -> Hashes:
     """The hash of each string, uint64[n], as `hash_value` gives it; 0 for null. strings: text or binary, or coded."""
     if pa.types.is_dictionary(strings.type):
         words = np.append(hash_binary(strings.dictionary), np.uint64(0))
-        return np.asarray(words[_codes(strings, len(words) - 1)])
+        return np.asarray(words[_codes(strings)])
     _, offsets, data = strings.buffers()
     if not len(strings) or data is None:
         return np.where(strings.is_valid().to_numpy(zero_copy_only=False), hash_value(""), 0).astype(np.uint64)
@@ -115,16 +115,21 @@ def _repeats(column: pa.ChunkedArray) -> bool:
 
 def _words(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
     """The values, equal ones as one object."""
+    places, words = places_of_words(column)
+    return np.asarray(np.append(words.to_numpy(zero_copy_only=False), [None]).astype(object)[places])
+
+
+def places_of_words(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, np.dtype[np.int64]], pa.Array]:
+    """The place of each value among the different ones, int64[n], -1 for null; and these."""
     coded = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     if not coded.num_chunks:
-        return np.empty(0, object)
-    words = np.append(coded.chunk(0).dictionary.to_numpy(zero_copy_only=False), [None])
-    return np.asarray(words[np.concatenate([_codes(chunk, len(words) - 1) for chunk in coded.chunks])])
+        return np.empty(0, np.int64), pa.array([], coded.type.value_type)
+    return np.concatenate([_codes(chunk) for chunk in coded.chunks]), coded.chunk(0).dictionary
 
 
-def _codes(coded: pa.DictionaryArray, null: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The place of each value in the dictionary, int64[n], `null` for null."""
-    return np.asarray(coded.indices.cast(pa.int64()).fill_null(null).to_numpy())
+def _codes(coded: pa.DictionaryArray) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The place of each value in the dictionary, int64[n], -1 for null: of what is appended to it."""
+    return np.asarray(coded.indices.cast(pa.int64()).fill_null(-1).to_numpy())
 
 
 @lru_cache

@@ -41,7 +41,7 @@ class EventColumns(dict[str, Column]):
             raise KeyError(name)
         if name not in self._events.schema.names:
             raise ColumnNotReadError(name)
-        column = _decoded(name, self._events.column(name))
+        column = columns_from_table(pa.table({name: self._events.column(name)}))[name]
         column.flags.writeable = False
         self[name] = column
         return column
@@ -136,13 +136,3 @@ def as_array(column: Column) -> pa.Array:
     if column.dtype == object and pd.isna(column).all():
         return pa.nulls(len(column))
     return pa.array(column, from_pandas=True)
-
-
-def _decoded(name: str, column: pa.Array | pa.ChunkedArray) -> Column:
-    if isinstance(column, pa.ChunkedArray) or not (
-        pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    ):
-        return columns_from_table(pa.table({name: column}))[name]
-    coded = column.dictionary_encode()  # one object for each word, not for each row
-    words = np.append(coded.dictionary.to_numpy(zero_copy_only=False), [None]).astype(object)
-    return np.asarray(words[pc.fill_null(coded.indices, len(words) - 1).to_numpy(zero_copy_only=False)])

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from materialize.definitions import EVENT_ID, StreamView
-from materialize.events import Columns
+from materialize.events import Columns, hash_binary
 from materialize.kernel import EventBlock, hash_values
 from materialize.offline._columns import (
     Column,
@@ -28,11 +27,11 @@ from materialize.offline._columns import (
     identities,
     known_from,
     milliseconds,
+    names_in,
 )
 from materialize.offline._entities import Entities
 from materialize.offline._errors import HistoryError
 from materialize.offline._history import History
-from materialize.offline._reading import columns_to_read
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 """Events as one view folds them, one record each: entity, time, identity, from when known, values, hashes."""
@@ -112,6 +111,17 @@ def gather(
             own.add(_records(one, events, created))
 
 
+def columns_to_read(history: History, views: Sequence[StreamView], created: str | None = None) -> list[str]:
+    """Those that the views fold, or that the code of their transformations names, and `created`."""
+    wanted: set[str | None] = {EVENT_ID, created}
+    for view in views:
+        wanted |= {*(key.name for key in view.join_keys), *view.spec.value_columns, *view.spec.distinct_columns}
+        if view.transform is not None:
+            named = names_in(view.transform)
+            wanted |= set(history.names if named is None else named)
+    return [name for name in history.names if name in wanted]
+
+
 class _Batch:
     """Some events of history; what several views need of them is made once."""
 
@@ -177,13 +187,10 @@ class _ViewColumns:
         return self._batch.identities
 
     def hashes(self, name: str) -> Identities:
-        """As rows have them; each word hashed once."""
+        """As rows have them."""
         column = self.arrow(name)
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            return hash_values(self.numpy(name))
-        coded = column.dictionary_encode()
-        words = np.append(hash_values(coded.dictionary.to_pylist()), np.uint64(0))
-        return np.asarray(words[pc.fill_null(coded.indices, len(words) - 1).to_numpy(zero_copy_only=False)])
+        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        return hash_binary(column) if is_text else hash_values(self.numpy(name))
 
     def _check(self, name: str) -> None:
         if name not in self._batch.arrow.schema.names:

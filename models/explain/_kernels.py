@@ -45,16 +45,9 @@ def read_slots(ints: Ints, floats: Floats, row: Floats, slots: Ints) -> None:
             slots[2 * f + 1] = _LEFT_OF_ALL
         else:
             first = ints[starts + f]
-            low = first
-            high = ints[starts + f + 1]
-            while low < high:
-                middle = (low + high) >> 1
-                if floats[middle] < x:
-                    low = middle + 1
-                else:
-                    high = middle
-            slots[2 * f] = low - first
-            slots[2 * f + 1] = low - first
+            below = _first_not_below(floats, first, ints[starts + f + 1], x) - first
+            slots[2 * f] = below
+            slots[2 * f + 1] = below
     slot = 2 * count
     for i in range(ints[at.SETS]):
         slots[slot] = not _in_set(ints, floats, row, ints[at.SETS_AT] + i * at.SET_WIDTH)
@@ -78,16 +71,22 @@ def _in_set(ints: Ints, floats: Floats, row: Floats, where: int) -> bool:
         return bool(ints[where + at.SET_FLAGS] & at.MISSING_LEFT)
     if ints[where + at.SET_FLAGS] & at.BY_INTEGER_PART:
         x = np.trunc(x)
-    low = ints[where + at.SET_FIRST]
-    end = low + ints[where + at.SET_COUNT]
-    high = end
+    first = ints[where + at.SET_FIRST]
+    end = first + ints[where + at.SET_COUNT]
+    place = _first_not_below(floats, first, end, x)
+    return bool(place < end and floats[place] == x)
+
+
+@compiled
+def _first_not_below(floats: Floats, low: int, high: int, x: float) -> int:
+    """Where the first of the ascending floats[low:high] stands that is not below x; `high` for none."""
     while low < high:
         middle = (low + high) >> 1
         if floats[middle] < x:
             low = middle + 1
         else:
             high = middle
-    return bool(low < end and floats[low] == x)
+    return low
 
 
 @compiled

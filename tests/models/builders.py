@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -142,3 +143,19 @@ def with_holes(rng: np.random.Generator, rows: int) -> Floats:
     matrix = rng.normal(size=(rows, 12))
     matrix[rng.random(matrix.shape) < 0.2] = np.nan
     return matrix
+
+
+def shap_trees(ensemble: Ensemble) -> list[dict[str, Any]]:
+    """The trees as the shap library takes them."""
+    return [
+        {
+            "children_left": tree.left,
+            "children_right": tree.right,
+            "children_default": np.where(tree.missing_left, tree.left, tree.right),
+            "features": np.where(tree.feature == LEAF, -2, tree.feature),
+            "thresholds": tree.threshold.copy(),
+            "values": tree.value.reshape(-1, 1).copy(),
+            "node_sample_weight": np.ones(tree.feature.size) if tree.cover is None else tree.cover.copy(),
+        }
+        for tree in ensemble.trees
+    ]

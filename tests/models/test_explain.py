@@ -19,7 +19,17 @@ from models.explain._plain import interventional_shares, path_dependent_shares
 from models.explain._trees import interventional_tables, path_dependent_tables
 from models.export import export_lightgbm, export_trees
 from models.trees import LEAF, Ensemble, Tree, TreeBuilder, read_trees
-from tests.models.builders import Floats, ensembles, grown, margins, matrices, stump, training_set, with_holes
+from tests.models.builders import (
+    Floats,
+    ensembles,
+    grown,
+    margins,
+    matrices,
+    shap_trees,
+    stump,
+    training_set,
+    with_holes,
+)
 
 
 def shapley(ensemble: Ensemble, row: Floats, background: Floats) -> Floats:
@@ -78,20 +88,8 @@ def test_base_value_and_attributions_add_up_to_the_scored_margin(
 
 
 def shap_values(ensemble: Ensemble, matrix: Floats, background: Floats | None, model_output: str = "raw") -> Floats:
-    raw = [
-        {
-            "children_left": tree.left,
-            "children_right": tree.right,
-            "children_default": np.where(tree.missing_left, tree.left, tree.right),
-            "features": np.where(tree.feature == LEAF, -2, tree.feature),
-            "thresholds": tree.threshold.copy(),
-            "values": tree.value.reshape(-1, 1).copy(),
-            "node_sample_weight": np.ones(tree.feature.size) if tree.cover is None else tree.cover.copy(),
-        }
-        for tree in ensemble.trees
-    ]
     kind = "tree_path_dependent" if background is None else "interventional"
-    model = {"trees": raw, "tree_output": "log_odds", "objective": "binary_crossentropy"}
+    model = {"trees": shap_trees(ensemble), "tree_output": "log_odds", "objective": "binary_crossentropy"}
     explainer = shap.TreeExplainer(model, data=background, feature_perturbation=kind, model_output=model_output)
     return np.asarray(explainer.shap_values(matrix, check_additivity=False)).reshape(matrix.shape)
 

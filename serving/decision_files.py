@@ -19,7 +19,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,8 +76,12 @@ class DecisionFiles:
         """See `DecisionLog.wants`."""
         return xxhash.xxh3_64_intdigest(decision_id.encode()) < self._wanted_below
 
-    def append(self, entry: LoggedDecision, layout: FeatureLayout) -> None:
+    def append(self, entries: Sequence[LoggedDecision], layout: FeatureLayout) -> None:
         """See `DecisionLog.append`."""
+        for entry in entries:
+            self._append(entry, layout)
+
+    def _append(self, entry: LoggedDecision, layout: FeatureLayout) -> None:
         try:
             line = self._encoder.encode_lines((entry,))
         except Exception as error:  # a value that JSON cannot say: it must not cost the answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -107,8 +107,8 @@ class DecisionLog(Protocol):
         """Whether this decision is among those that are kept: always the same answer for the same id."""
         ...
 
-    def append(self, entry: LoggedDecision, layout: FeatureLayout) -> None:
-        """Take one decision; `layout` names its features. Never waits and never raises: what is lost is counted."""
+    def append(self, entries: Sequence[LoggedDecision], layout: FeatureLayout) -> None:
+        """Take the decisions of one round; `layout` names their features. Never raises: what is lost is counted."""
         ...
 
     def counts(self) -> LogCounts:

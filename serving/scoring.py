@@ -207,7 +207,7 @@ class ScoringService:
         if self._log is not None and self._log.wants(decision.decision_id):
             plan = scored.served.plan
             entry = logged_decision(decision, plan, scored.inputs, scored.vector, now_ms, publish=publish)
-            self._log.append(entry, layout_of(plan))
+            self._log.append((entry,), layout_of(plan))
 
     def _note_publishing(self, failure: str | None) -> None:
         # Only changes are logged: at full rate an outage would fill the disk.

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ class MemoryLog:
         assert decision_id
         return self.wanted
 
-    def append(self, entry: LoggedDecision, layout: FeatureLayout) -> None:
-        self.entries.append((entry, layout))
+    def append(self, entries: Sequence[LoggedDecision], layout: FeatureLayout) -> None:
+        self.entries += [(entry, layout) for entry in entries]
 
     def counts(self) -> LogCounts:
         return LogCounts(logged=len(self.entries), dropped_full=3, waiting=7)
@@ -186,7 +186,7 @@ def test_what_is_written_reads_back_to_the_same_bits(world: World, opened: Open,
     files = opened()
     values = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, math.nan, math.inf, -math.inf]
     kept = entry(world, values, {})
-    files.append(kept, layout_of(plan()))
+    files.append([kept], layout_of(plan()))
     files.close()
     ((back, layout),) = read_back(tmp_path / "log")
     finite = np.array(values[:5])
@@ -227,7 +227,7 @@ def test_a_line_for_the_layout_stands_before_the_first_decision_of_each_file(
     files = opened(lambda: now[0], file_age_ms_max=60_000)
     kept = entry(world)
     for _ in range(3):
-        files.append(kept, layout_of(plan()))
+        files.append([kept], layout_of(plan()))
         wait_until(lambda: files.counts().waiting == 0, 10, "the decision is written")
         now[0] += 61_000
     files.close()
@@ -246,7 +246,7 @@ def test_files_lie_in_folders_of_their_day(world: World, opened: Open, tmp_path:
     now = [NOW_MS]
     files = opened(lambda: now[0])
     for _ in range(2):
-        files.append(entry(world), layout_of(plan()))
+        files.append([entry(world)], layout_of(plan()))
         wait_until(lambda: files.counts().waiting == 0, 10, "the decision is written")
         now[0] += DAY_MS
     files.close()
@@ -260,14 +260,14 @@ def test_while_the_folder_cannot_be_written_decisions_wait_then_are_dropped_and_
     kept = entry(world)
     size = len(msgspec.json.encode(kept)) + 1
     files = opened(waiting_bytes_max=10 * size)
-    files.append(kept, layout_of(plan()))
+    files.append([kept], layout_of(plan()))
     wait_until(lambda: files.failure() is not None, 10, "the failure is told")
     for _ in range(14):
-        files.append(kept, layout_of(plan()))
+        files.append([kept], layout_of(plan()))
     assert (files.counts().logged, files.counts().dropped_full, files.counts().waiting) == (0, 5, 10)
     (tmp_path / "log").unlink()
     wait_until(lambda: files.failure() is None, 10, "the log is written again")
-    files.append(kept, layout_of(plan()))
+    files.append([kept], layout_of(plan()))
     files.close()
     assert (files.counts().logged, files.counts().dropped_full, files.counts().waiting) == (11, 5, 0)
     assert len(read_back(tmp_path / "log")) == 11
@@ -288,7 +288,7 @@ def test_a_disk_that_fills_up_leaves_whole_lines_and_loses_none(
 
     files = opened()
     monkeypatch.setattr(os, "write", write)
-    files.append(entry(world), layout_of(plan()))
+    files.append([entry(world)], layout_of(plan()))
     wait_until(lambda: files.failure() is not None, 10, "the failure is told")
     assert b"".join(lines_of(tmp_path / "log")) == b""
     monkeypatch.undo()
@@ -303,7 +303,7 @@ def test_the_oldest_files_go_when_the_folder_is_full_and_are_counted(
     size = len(msgspec.json.encode(kept)) + len(msgspec.json.encode(layout_of(plan()))) + 2
     files = opened(lambda: now[0], file_age_ms_max=1_000, file_bytes_max=size, folder_bytes_max=3 * size)
     for _ in range(6):
-        files.append(kept, layout_of(plan()))
+        files.append([kept], layout_of(plan()))
         wait_until(lambda: files.counts().waiting == 0, 10, "the decision is written")
         now[0] += 2_000
     files.close()
@@ -312,16 +312,16 @@ def test_the_oldest_files_go_when_the_folder_is_full_and_are_counted(
 
 def test_a_value_that_cannot_be_said_costs_its_entry_and_no_answer(world: World, opened: Open) -> None:
     files = opened()
-    files.append(msgspec.structs.replace(entry(world), others={"view:odd": object()}), layout_of(plan()))
-    files.append(entry(world), layout_of(plan()))
+    files.append([msgspec.structs.replace(entry(world), others={"view:odd": object()})], layout_of(plan()))
+    files.append([entry(world)], layout_of(plan()))
     files.close()
     assert (files.counts().logged, files.counts().dropped_failed) == (1, 1)
 
 
 def test_a_reader_passes_over_a_line_that_was_cut_off_and_counts_it(world: World, opened: Open, tmp_path: Path) -> None:
     files = opened()
-    files.append(entry(world), layout_of(plan()))
-    files.append(entry(world), layout_of(plan()))
+    files.append([entry(world)], layout_of(plan()))
+    files.append([entry(world)], layout_of(plan()))
     files.close()
     (path,) = (tmp_path / "log").rglob("*.jsonl")
     whole = path.read_bytes()

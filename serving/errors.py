@@ -4,6 +4,9 @@ ServingError
 ├── SettingsError              the environment does not describe a server
 ├── ModelLoadError             a model cannot be served as asked: what was served before stays
 ├── EventsUnconfirmedError     the log did not acknowledge events: they may be there or not
+├── TooManyRequestsError       more than is taken now: come back in `retry_after_s` seconds
+├── UnauthorizedError          no key or token, or none that is valid: which of them is not said
+├── ForbiddenError             a valid key or token, without the scope that the path needs
 └── RequestError               the request cannot be answered as it is; `field` is the part at fault, if one is
     ├── MalformedBodyError       no JSON
     ├── EventRejectedError       JSON, but the one event in it is not valid
@@ -43,6 +46,28 @@ class EventsUnconfirmedError(ServingError):
             "event that is sent twice counts once"
         )
         self.results = list(results)
+
+
+class TooManyRequestsError(ServingError):
+    """More requests than are taken now; `retry_after_s` is when to come back, in whole seconds from 1 on."""
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(f"{detail}; try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class UnauthorizedError(ServingError):
+    """No valid key or token. It says nothing of why, so that every such answer is the same."""
+
+    def __init__(self) -> None:
+        super().__init__("send a valid API key or token, as `authorization: Bearer …` or `x-api-key: …`")
+
+
+class ForbiddenError(ServingError):
+    """The key or token is valid, and does not have the scope that the path needs."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"the key or token does not have the scope {scope!r}")
 
 
 class RequestError(ServingError):

@@ -10,7 +10,13 @@ import msgspec
 from materialize.events import TOPICS, schema_version
 from serving import examples
 from serving.decision import Decision, Health, ModelList, Readiness, ScoreRequest
-from serving.errors import EventRejectedError, EventsUnconfirmedError
+from serving.errors import (
+    EventRejectedError,
+    EventsUnconfirmedError,
+    ForbiddenError,
+    TooManyRequestsError,
+    UnauthorizedError,
+)
 from serving.event_results import EVENTS_MAX, EventItem, EventResult, EventsAnswer
 from serving.feast_api import FeatureColumn, FeaturesAnswer, FeaturesMetadata, FeaturesRequest
 from serving.problems import INTERNAL, KINDS, PROBLEM_JSON, EventsProblem, Problem, ProblemKind, problem_of
@@ -18,17 +24,20 @@ from serving.problems import INTERNAL, KINDS, PROBLEM_JSON, EventsProblem, Probl
 JsonObject = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
-_SCORE_STATUSES = (400, 404, 413, 415, 422, 500, 503)
-_EVENTS_STATUSES = (400, 413, 415, 500)
-_FEATURES_STATUSES = (400, 413, 415, 422, 500, 503)
+_SCORE_STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503)
+_EVENTS_STATUSES = (400, 401, 403, 413, 415, 429, 500)
+_FEATURES_STATUSES = (400, 401, 403, 413, 415, 422, 429, 500, 503)
 _FIELDS_AT_FAULT = {404: "model", 422: "entities.ip"}
 _DETAILS = {
     400: "not valid JSON: Input data was truncated",
+    401: str(UnauthorizedError()),
+    403: str(ForbiddenError("score")),
     404: "no model 'click_risk' is served here; the models are ['ad_click_risk', 'advertiser_risk']",
     405: "/v1/score does not take GET; it takes POST, OPTIONS",
     413: "a request body may have at most 1048576 bytes",
     415: "send the header `content-type: application/json`, not 'text/plain'",
     422: "missing: give entities.ip, or an event that carries 'ip'",
+    429: str(TooManyRequestsError("this client sends more than 1000 requests a second")),
     500: "the failure is in the server's log",
     503: "Redis did not answer in time: try again",
 }

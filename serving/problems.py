@@ -11,10 +11,13 @@ from serving.errors import (
     BodyTooLargeError,
     EventRejectedError,
     EventsUnconfirmedError,
+    ForbiddenError,
     InvalidFieldError,
     MalformedBodyError,
     MethodNotAllowedError,
     RequestError,
+    TooManyRequestsError,
+    UnauthorizedError,
     UnknownModelError,
     UnknownPathError,
     UnsupportedMediaError,
@@ -58,6 +61,8 @@ class ProblemKind:
 
 KINDS: dict[type[Exception], ProblemKind] = {
     MalformedBodyError: ProblemKind("malformed-json", "The body is not valid JSON", 400),
+    UnauthorizedError: ProblemKind("unauthorized", "A valid key or token is needed", 401),
+    ForbiddenError: ProblemKind("forbidden", "The key or token does not allow this", 403),
     UnknownModelError: ProblemKind("unknown-model", "No such model", 404),
     UnknownPathError: ProblemKind("unknown-path", "Nothing lives at this path", 404),
     MethodNotAllowedError: ProblemKind("method-not-allowed", "The path has no such method", 405),
@@ -65,6 +70,7 @@ KINDS: dict[type[Exception], ProblemKind] = {
     UnsupportedMediaError: ProblemKind("unsupported-media-type", "The body must be plain JSON", 415),
     InvalidFieldError: ProblemKind("invalid-field", "A field is not as it should be", 422),
     EventRejectedError: ProblemKind("event-rejected", "The event is not valid", 422),
+    TooManyRequestsError: ProblemKind("too-many-requests", "More requests than are taken now", 429),
     OnlineStoreUnavailableError: ProblemKind("online-store-unavailable", "Features cannot be read now", 503),
     EventsUnconfirmedError: ProblemKind("events-unconfirmed", "The event log did not acknowledge events", 503),
 }
@@ -97,6 +103,10 @@ def headers_of(error: Exception) -> tuple[tuple[str, str], ...]:
     """The header fields that go with a problem."""
     if isinstance(error, MethodNotAllowedError):
         return (("allow", ", ".join(error.allow)),)
+    if isinstance(error, UnauthorizedError):
+        return (("www-authenticate", "Bearer"),)
+    if isinstance(error, TooManyRequestsError):
+        return (("retry-after", str(error.retry_after_s)),)
     if isinstance(error, (OnlineStoreUnavailableError, EventsUnconfirmedError)):
         return (("retry-after", str(RETRY_AFTER_S)),)
     return ()

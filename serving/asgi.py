@@ -10,6 +10,7 @@ from importlib import resources
 import msgspec
 
 from materialize.events import TOPICS, json_schema
+from serving.access import Gate, LoopbackGate
 from serving.clock import Clock, Stopwatch
 from serving.decision import Health, ModelList, Readiness
 from serving.errors import EventRejectedError, EventsUnconfirmedError, MethodNotAllowedError, UnknownPathError
@@ -71,14 +72,17 @@ class ScoringApp:
         shut_down: Callable[[], Awaitable[None]],
         feast: FeastApi | None = None,
         intake: EventIntake | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """`notes` are shown by /readyz beside the service's own; `shut_down` runs when the server stops. With `feast`
-        Feast's clients are answered too, with `intake` events are taken."""
+        Feast's clients are answered too, with `intake` events are taken. Without `gate` only this machine is answered.
+        """
         self._service = service
         self._clock = clock
         self._body_bytes_max = body_bytes_max
         self._notes = list(notes)
         self._shut_down = shut_down
+        self._gate = gate or LoopbackGate()
         self._telemetry = Telemetry()
         self._encoder = msgspec.json.Encoder()
         self._openapi = self._encoder.encode(
@@ -120,6 +124,7 @@ class ScoringApp:
         path = path_of(scope)
         route = path if path in self._routes else OTHER_ROUTE
         try:
+            self._gate.admit(scope, path)  # before anything of the request is read, or said of the path
             response = await self._answer(path, scope, receive)
         except ClientGoneError:
             self._telemetry.count_request(route, CLIENT_GONE)
@@ -183,7 +188,9 @@ class ScoringApp:
 
     async def _readyz(self, _scope: Scope, _receive: Receive) -> Response:
         own = await self._service.readiness()
-        readiness = Readiness(ready=own.ready, reasons=own.reasons, notes=[*own.notes, *self._notes])
+        readiness = Readiness(
+            ready=own.ready, reasons=own.reasons, notes=[*own.notes, *self._notes, *self._gate.notes()]
+        )
         return Response(200 if own.ready else 503, self._encoder.encode(readiness), headers=_NO_STORE)
 
     async def _metrics(self, scope: Scope, _receive: Receive) -> Response:

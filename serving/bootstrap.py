@@ -18,6 +18,7 @@ from materialize.stream.errors import StreamError
 from materialize.stream.log import EventLog
 from materialize.stream.open_log import log_settings, open_event_log
 from models.store import ModelStore
+from serving.access import Gate, open_gate
 from serving.asgi import ScoringApp
 from serving.clock import Clock
 from serving.decision_files import DecisionFiles, FileLimits
@@ -34,10 +35,11 @@ _FILE_NAME_ODD = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The parts of a server that its host needs: `service` to load models, `app` to answer."""
+    """The parts of a server that its host needs: `service` to load models, `app` to answer, `gate` to follow keys."""
 
     service: ScoringService
     app: ScoringApp
+    gate: Gate
 
 
 def system_clock() -> Clock:
@@ -50,12 +52,14 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
 
     Reads the Feast registry, which takes a moment; connects to Redis and the stream at their first use.
     """
+    clock = system_clock()
+    gate = open_gate(settings, clock)
     reader = open_reader(
         settings.redis_url, settings.feature_repo, settings.registry, settings.redis_timeout_ms / _MS_PER_S
     )
     log = open_event_log(log_settings(reader.redis_url, settings.kafka_servers))
     _ensure_topics(log)
-    publisher, clock = log.async_publisher(), system_clock()
+    publisher = log.async_publisher()
     decisions = _decision_log(settings, clock)
 
     async def shut_down() -> None:
@@ -81,8 +85,9 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         shut_down=shut_down,
         feast=FeastApi(reader),
         intake=EventIntake(publisher, settings.ingest_timeout_ms / _MS_PER_S),
+        gate=gate,
     )
-    return Server(service, app)
+    return Server(service, app, gate)
 
 
 def _decision_log(settings: Settings, clock: Clock) -> DecisionFiles | None:

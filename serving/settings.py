@@ -34,11 +34,17 @@ class Settings:
     decision_log_mib_max
                     the oldest files go when the folder holds more
                                                               ACTOR_RISK_DECISION_LOG_MIB_MAX, default 4096
+    access_keys     file of API keys                          ACTOR_RISK_ACCESS_KEYS
+    jwks            public keys of those who sign tokens, and what a token must say as `iss` and `aud`
+                                                              ACTOR_RISK_JWKS, ACTOR_RISK_JWT_ISSUER, …_JWT_AUDIENCE
+    client_rate, client_burst
+                    requests a second, and at once, that one client may send to one replica
+                                                              ACTOR_RISK_CLIENT_RATE, …_CLIENT_BURST, default 1000
     body_bytes_max, redis_timeout_ms, publish_timeout_ms, ingest_timeout_ms, registry_poll_ms
                                                               ACTOR_RISK_… in upper case
 
     <home> is ACTOR_RISK_HOME, default .local. Relative paths start at the working directory. The HTTP port belongs to
-    Ray Serve: it stands in ray_config.yaml.
+    Ray Serve: it stands in ray_config.yaml. Without access_keys and jwks only this machine is answered.
     """
 
     feature_repo: Path
@@ -50,11 +56,22 @@ class Settings:
     decisions: Path
     decision_log_rate: float
     decision_log_mib_max: int
+    access_keys: Path | None
+    jwks: Path | None
+    jwt_issuer: str | None
+    jwt_audience: str | None
+    client_rate: int
+    client_burst: int
     body_bytes_max: int
     redis_timeout_ms: int
     publish_timeout_ms: int
     ingest_timeout_ms: int
     registry_poll_ms: int
+
+    @property
+    def has_access(self) -> bool:
+        """Whether it is said who may ask."""
+        return self.access_keys is not None or self.jwks is not None
 
     @staticmethod
     def from_environment(environ: Mapping[str, str]) -> Settings:
@@ -70,12 +87,23 @@ class Settings:
             decisions=Path(environ.get(f"{PREFIX}DECISIONS") or home / "decisions").absolute(),
             decision_log_rate=_share(environ, "DECISION_LOG_RATE", 1.0),
             decision_log_mib_max=_positive(environ, "DECISION_LOG_MIB_MAX", 4096),
+            access_keys=_file(environ, "ACCESS_KEYS"),
+            jwks=_file(environ, "JWKS"),
+            jwt_issuer=environ.get(f"{PREFIX}JWT_ISSUER") or None,
+            jwt_audience=environ.get(f"{PREFIX}JWT_AUDIENCE") or None,
+            client_rate=_positive(environ, "CLIENT_RATE", 1_000),
+            client_burst=_positive(environ, "CLIENT_BURST", 1_000),
             body_bytes_max=_positive(environ, "BODY_BYTES_MAX", 1 << 20),
             redis_timeout_ms=_positive(environ, "REDIS_TIMEOUT_MS", 500),
             publish_timeout_ms=_positive(environ, "PUBLISH_TIMEOUT_MS", 250),
             ingest_timeout_ms=_positive(environ, "INGEST_TIMEOUT_MS", 2_000),
             registry_poll_ms=_positive(environ, "REGISTRY_POLL_MS", 10_000),
         )
+
+
+def _file(environ: Mapping[str, str], name: str) -> Path | None:
+    text = environ.get(PREFIX + name)
+    return Path(text).absolute() if text else None
 
 
 def _place(text: str) -> Path | str:

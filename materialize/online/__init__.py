@@ -31,9 +31,10 @@ from materialize.online._folding import EventsByRow, FoldedRows, HistoryByRow, R
 from materialize.online._keys import KeyEncoder, view_prefix
 from materialize.online._plan import ReadPlan, compile_plan
 from materialize.online._plans import read_plan
-from materialize.online._reader import FeatureReader, FeatureReaderSync, open_reader, open_reader_sync, topic_of
+from materialize.online._reader import FeatureReader, FeatureReaderSync, open_reader, open_reader_sync
+from materialize.online._scored_events import topic_of
 from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
-from materialize.online._values import FeatureStatus, ReadCounts
+from materialize.online._values import FeatureStatus, Met, ReadCounts
 from materialize.online._view_reader import ViewReader, ViewValues, view_reader
 from materialize.online._writer import FoldOutcome, Progress, RowWriter, WriteCounts
 
@@ -53,6 +54,7 @@ __all__ = [
     "HistoryByRow",
     "KeyEncoder",
     "Lookup",
+    "Met",
     "OnlineStoreError",
     "OnlineStoreRefusedError",
     "OnlineStoreUnavailableError",

@@ -197,14 +197,14 @@ def _nothing(slot, slots, status, values, statuses):  # type: ignore[no-untyped-
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_rows(  # type: ignore[no-untyped-def]
-    words, opened, reasons, owners, views, programs, as_of, merges, values, statuses, ages
+    words, opened, reasons, inexact, owners, views, programs, as_of, merges, values, statuses, ages
 ):
     """Write what each entity's rows give to its input slots: values float64, statuses uint8, ages int64, [N, slots].
 
     opened, reasons: of each row, from `open_rows`. owners: int64[views, N], which row an entity has of a view.
-    merges: merged, outcomes and newest of each stream row, from `merge_rows`. A row of bad shape is marked so in
-    `reasons`. Returns how many rows there were, were refused, were read further into the past than they can answer
-    exactly; and how many integers there were that float64 may not hold.
+    as_of: int64[N], of each entity. merges: merged, outcomes and newest of each stream row, from `merge_rows`. inexact:
+    uint8[rows], is set to 1 for a row that is read further into the past than it can answer exactly. A row of bad shape
+    is marked so in `reasons`. Returns how many integers there were that float64 may not hold.
     """
     merged, outcomes, newest = merges
     long_integers = 0
@@ -219,10 +219,10 @@ def read_rows(  # type: ignore[no-untyped-def]
             r = owners[v, n]
             if kind == BATCH_ROW:
                 there, time = reasons[r] == FINE, opened[r, 5]
-                age = max(as_of - time, 0)
+                age = max(as_of[n] - time, 0)
             else:
                 there, time = outcomes[r] & 1 != 0, newest[r]
-                age = as_of - time
+                age = as_of[n] - time
             if not there:
                 _nothing(slot, slots, ABSENT, values[n], statuses[n])
                 age = -1
@@ -242,44 +242,37 @@ def read_rows(  # type: ignore[no-untyped-def]
                     values[n, slot + s] = value
                     statuses[n, slot + s] = NULL if np.isnan(value) else PRESENT
             ages[n, slot : slot + slots] = age
-    found, refused, inexact = _summarise(opened, reasons, outcomes, owners, views, as_of)
-    return found, refused, inexact, long_integers
+    _mark(opened, reasons, inexact, outcomes, owners, views, as_of)
+    return long_integers
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_batch_rows(  # type: ignore[no-untyped-def]
-    words, begins, row_views, reasons, owners, views, fingerprints, programs, as_of, values, statuses, ages
+    words, begins, row_views, reasons, inexact, owners, views, fingerprints, programs, as_of, values, statuses, ages
 ):
     """`open_rows` and `read_rows` in one, where no view has windows."""
     count = len(row_views)
     opened = np.empty((count, OPENED_SIZE), np.int64)
     open_rows(words, begins, row_views, views, fingerprints, opened, reasons)
     merges = (np.empty((count, 0)), np.empty(count, np.uint8), np.empty(count, np.int64))
-    return read_rows(words, opened, reasons, owners, views, programs, as_of, merges, values, statuses, ages)
+    return read_rows(words, opened, reasons, inexact, owners, views, programs, as_of, merges, values, statuses, ages)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _summarise(opened, reasons, outcomes, owners, views, as_of):  # type: ignore[no-untyped-def]
-    """How many rows there were, were refused, and were read inexactly, each counted once, whoever it belongs to."""
-    found, refused, inexact = 0, 0, 0
-    counted = np.zeros(len(reasons), np.bool_)
+def _mark(opened, reasons, inexact, outcomes, owners, views, as_of):  # type: ignore[no-untyped-def]
+    """Mark the rows that turned out to be of bad shape, and those that are read further back than they are exact."""
+    inexact[:] = 0
     for v in range(len(views)):
         is_stream = views[v, VIEW_KIND] == STREAM_ROW
         for n in range(owners.shape[1]):
             r = owners[v, n]
-            if counted[r]:
-                continue
-            counted[r] = True
             if is_stream and outcomes[r] & 2:
                 reasons[r] = _BAD_SHAPE
-            found += reasons[r] != NO_ROW
-            refused += reasons[r] > NO_ROW
             if reasons[r] == FINE:
-                late = opened[r, 5] > as_of
+                late = opened[r, 5] > as_of[n]
                 if is_stream:
-                    late = opened[r, 3] > as_of or opened[r, 5] - views[v, VIEW_SLACK] > as_of
-                inexact += late
-    return found, refused, inexact
+                    late = opened[r, 3] > as_of[n] or opened[r, 5] - views[v, VIEW_SLACK] > as_of[n]
+                inexact[r] |= late
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

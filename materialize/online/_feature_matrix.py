@@ -6,20 +6,22 @@ No I/O. A row that several entities share is read once. An on-demand function ov
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from materialize.definitions import DefinitionError, StreamView
-from materialize.events import Columns
-from materialize.kernel import EventBlock, KernelError
 from materialize.online._batch_rows import FieldValue
-from materialize.online._plan import OnDemandRun, Places, ReadPlan, RowRead
+from materialize.online._compiled import NO_ROW
+from materialize.online._header import REASONS
+from materialize.online._plan import OnDemandRun, Places, ReadPlan
 from materialize.online._row_reader import NO_EVENTS, Block, Found, Ints
-from materialize.online._values import NO_AGE, FeatureStatus, ReadCounts, object_column, plain_column, statuses_of
+from materialize.online._scored_events import NO_SCORED, Events, scored_blocks
+from materialize.online._values import NO_AGE, FeatureStatus, Met, ReadCounts, object_column, plain_column, statuses_of
 
 Floats = NDArray[np.float64]
 Statuses = NDArray[np.uint8]
@@ -32,8 +34,8 @@ class FeatureVector:
     """The features of a service for one set of entities, in its order.
 
     values: float64[F], NaN unless PRESENT (and for a feature that is no number). statuses: uint8[F], of FeatureStatus.
-    ages_ms: int64[F], as-of time minus newest event; −1 where there is none. objects: feature → its value as it is,
-    None for none, where `values` do not say everything.
+    ages_ms: int64[F], as-of time minus newest event; −1 where there is none. counts: what was met on the way to them.
+    objects: feature → its value as it is, None for none, where `values` do not say everything.
     """
 
     values: Floats
@@ -49,8 +51,7 @@ class FeatureMatrix:
 
     values: float64[N, F], NaN unless PRESENT (and for a feature that is no number). statuses: uint8[N, F], of
     FeatureStatus. ages_ms: int64[N, F], as-of time minus newest event; −1 where there is none. objects: feature → its
-    values as they are, object[N], where `values` do not say everything. `counts` count a row once, however many
-    entities share it.
+    values as they are, object[N], where `values` do not say everything. met: what was met on the way to each entity.
     """
 
     plan: ReadPlan
@@ -58,7 +59,7 @@ class FeatureMatrix:
     statuses: Statuses
     ages_ms: Ints
     objects: Mapping[int, NDArray[np.object_]]
-    counts: ReadCounts
+    met: Met
 
     def column(self, position: int) -> list[FieldValue]:
         """The values of one feature as they are, one per entity, None where there is none."""
@@ -72,9 +73,11 @@ class FeatureMatrix:
         return [self.column(position)[entity] for position in range(len(self.plan.features))]
 
     def vector(self, entity: int) -> FeatureVector:
-        """One entity's features; `counts` are those of the whole matrix."""
+        """One entity's features."""
         exact = {position: column[entity] for position, column in self.objects.items()}
-        return FeatureVector(self.values[entity], self.statuses[entity], self.ages_ms[entity], self.counts, exact)
+        return FeatureVector(
+            self.values[entity], self.statuses[entity], self.ages_ms[entity], self.met.of(entity), exact
+        )
 
 
 class Lookup(NamedTuple):
@@ -85,18 +88,22 @@ class Lookup(NamedTuple):
     owners: Ints
 
 
-def lookup(plan: ReadPlan, entities: Sequence[Entity]) -> Lookup:
-    """The rows of the plan for these entities, each of which has a value for each of the plan's join keys."""
+def lookup(plan: ReadPlan, entities: Sequence[Entity], apart: Sequence[Hashable] | None = None) -> Lookup:
+    """The rows of the plan for these entities, each of which has a value for each of the plan's join keys.
+
+    Entities share a row unless they differ in `apart`, which has one value for each of them.
+    """
     if len(entities) == 1:
         return _lookup_one(plan, entities[0])
     parts: list[list[bytes]] = [[]] * len(plan.rows)
     places: list[Places] = [np.empty(0, np.intp)] * len(plan.rows)
     for names, members in plan.key_groups:
         named = [[entity[name] for entity in entities] for name in names]
-        codes: dict[tuple[object, ...], int] = {}
-        identities = zip(*named, strict=True) if named else [()] * len(entities)
-        owner = np.array([codes.setdefault(identity, len(codes)) for identity in identities], dtype=np.int64)
-        encoded = plan.rows[members[0]].encoder.entities(codes)
+        identities = zip(*named, strict=True) if named else iter([()] * len(entities))
+        codes: dict[tuple[tuple[object, ...], Hashable], int] = {}
+        kinds = zip(identities, apart or repeat(None), strict=False)
+        owner = np.array([codes.setdefault(kind, len(codes)) for kind in kinds], dtype=np.int64)
+        encoded = plan.rows[members[0]].encoder.entities([identity for identity, _ in codes])
         for member in members:
             parts[member], places[member] = encoded, owner
     counts = [len(encoded) for encoded in parts]
@@ -115,52 +122,51 @@ def _lookup_one(plan: ReadPlan, entity: Entity) -> Lookup:
     return Lookup(keys, *plan.alone)
 
 
+def apart(as_of_ms: Sequence[int], events: Events) -> list[Hashable] | None:
+    """What keeps entities from sharing a row: another as-of time, an event of their own. None when nothing does."""
+    if not events and len(set(as_of_ms)) <= 1:
+        return None
+    return [(time_ms, n if n in events else None) for n, time_ms in enumerate(as_of_ms)]
+
+
 def assemble(
     plan: ReadPlan,
     wanted: Lookup,
     rows: Sequence[bytes | None],
     entities: Sequence[Entity],
-    as_of_ms: int,
+    as_of_ms: Sequence[int],
     requests: Sequence[Entity] | None = None,
-    event: tuple[str, Columns] | None = None,
+    events: Events = NO_SCORED,
 ) -> FeatureMatrix:
-    """The features from the rows of `wanted.keys`.
+    """The features from the rows of `wanted.keys`, each entity's as of its time.
 
-    `requests` have the request-time values of each entity. `event` (topic, columns of one event) is merged into the
-    rows of the first entity that it concerns; it is for reading one entity.
+    `requests` have the request-time values of each entity. `events`: an entity's position → its scored event, which is
+    merged into those of its rows that it concerns.
     """
-    counts = ReadCounts()
-    extra = NO_EVENTS if event is None else _extra(plan, entities[0], event, counts)
-    block = plan.reader.read(Found(rows, wanted.row_views, wanted.owners), as_of_ms, counts, extra)
+    failed: list[int] = []
+    extra = scored_blocks(plan, wanted.owners, entities, events, failed) if events else NO_EVENTS
+    block = plan.reader.read(Found(rows, wanted.row_views, wanted.owners), np.array(as_of_ms, np.int64), extra)
+    met = _met(block, wanted.owners)
+    met.event_failed.update(failed)
     if plan.is_copy:
-        return FeatureMatrix(plan, block.values, block.statuses, block.ages_ms, block.objects, counts)
+        return FeatureMatrix(plan, block.values, block.statuses, block.ages_ms, block.objects, met)
     inputs = _Inputs(plan, block)
     out = _Outputs(plan, block)
     for run in plan.on_demand:
-        _run_on_demand(run, inputs, _Given(entities, requests or [{}] * len(entities)), out, counts)
-    return FeatureMatrix(plan, out.values, out.statuses, out.ages_ms, out.objects, counts)
+        _run_on_demand(run, inputs, _Given(entities, requests or [{}] * len(entities)), out, met)
+    return FeatureMatrix(plan, out.values, out.statuses, out.ages_ms, out.objects, met)
 
 
-def _extra(plan: ReadPlan, entity: Entity, event: tuple[str, Columns], counts: ReadCounts) -> dict[int, EventBlock]:
-    """The scored event as each view sees it whose row it concerns."""
-    topic, columns = event
-    blocks = {}
-    for position, row in enumerate(plan.rows):
-        if isinstance(row.view, StreamView) and row.view.topic == topic:
-            block = _seen(row, row.view, entity, columns, counts)
-            if block is not None:
-                blocks[position] = block
-    return blocks
-
-
-def _seen(row: RowRead, view: StreamView, entity: Entity, columns: Columns, counts: ReadCounts) -> EventBlock | None:
-    try:
-        seen = view.events(columns)
-    except (DefinitionError, KernelError):
-        counts.event_failed += 1
-        return None
-    wanted = [entity[name] for name in row.key_names]
-    return seen.block if len(seen.block) and [key[0] for key in seen.keys] == wanted else None
+def _met(block: Block, owners: Ints) -> Met:
+    """What the rows of each entity were like."""
+    met = Met((block.reasons[owners] != NO_ROW).sum(axis=0))
+    if block.inexact.any():
+        met.inexact.update(np.nonzero(block.inexact[owners])[1].tolist())
+    if (block.reasons > NO_ROW).any():
+        reasons = block.reasons[owners]
+        for view, n in np.argwhere(reasons > NO_ROW).tolist():
+            met.refused.setdefault(n, Counter())[REASONS[reasons[view, n]]] += 1
+    return met
 
 
 class _Inputs:
@@ -223,11 +229,11 @@ class _Given:
         return columns
 
 
-def _run_on_demand(run: OnDemandRun, inputs: _Inputs, given: _Given, out: _Outputs, counts: ReadCounts) -> None:
+def _run_on_demand(run: OnDemandRun, inputs: _Inputs, given: _Given, out: _Outputs, met: Met) -> None:
     length = len(given.entities)
     columns = None if run.view.singleton else _all_at_once(run, given.columns(run, inputs), length)
     if columns is None:
-        columns = _one_by_one(run, given.columns(run, inputs), length, counts)
+        columns = _one_by_one(run, given.columns(run, inputs), length, met)
     ages_ms = _youngest(inputs.ages_ms[:, sorted({slot for _, slot in run.inputs})])
     for name, position in run.outputs:
         out.set(position, columns[name], ages_ms)
@@ -248,9 +254,7 @@ def _all_at_once(run: OnDemandRun, given: dict[str, list[Any]], length: int) -> 
         return None
 
 
-def _one_by_one(
-    run: OnDemandRun, given: dict[str, list[Any]], length: int, counts: ReadCounts
-) -> dict[str, list[FieldValue]]:
+def _one_by_one(run: OnDemandRun, given: dict[str, list[Any]], length: int, met: Met) -> dict[str, list[FieldValue]]:
     """The outputs of a call for each row, so that a row that fails costs only itself."""
     columns: dict[str, list[FieldValue]] = {name: [None] * length for name, _ in run.outputs}
     for i in range(length):
@@ -263,7 +267,7 @@ def _one_by_one(
                 result = {name: column[0] for name, column in answer.items()}
             plain = {name: _plain(result.get(name), name in run.view.words) for name, _ in run.outputs}
         except Exception:  # the feature author's code, which may fail in any way on odd values
-            counts.on_demand_failed += 1
+            met.on_demand_failed[i] += 1
             continue
         for name, value in plain.items():
             columns[name][i] = value

@@ -29,7 +29,10 @@ PREFIX_SIZE = 16
 VERSION_SLICE = slice(16, 24)
 """Where a stream row has its version, for compare-and-set."""
 
-REASONS = ("", "no_row", "too_short", "not_a_row", "other_format", "damaged", "other_kind", "other_schema", "bad_shape")
+REASONS = (
+    *("", "no_row", "too_short", "not_a_row", "other_format", "damaged", "other_kind", "other_schema", "bad_shape"),
+    "bad_value",
+)
 """Why a row is refused, by the number that the compiled form gives it; the first two are no refusals."""
 
 _PREFIX = struct.Struct("<2sBBIQ")
@@ -41,6 +44,7 @@ _MESSAGES = {
     "other_kind": "a row of another kind than the view's",
     "other_schema": "the row was written under another definition of the view: backfill it",
     "bad_shape": "the row's sections are not exactly its bytes",
+    "bad_value": "a field's bytes are no value of its type",
 }
 
 

@@ -6,19 +6,46 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import redis
 import redis.asyncio
 from feast import FeatureStore
 
 from materialize.definitions import JoinKey, open_feature_store
-from materialize.events import TOPICS, Columns, Event, columns_from_events
+from materialize.events import Event
 from materialize.online._connect import connect, connect_async, redis_settings, unavailable_if_redis_fails
 from materialize.online._errors import OnlineStoreRefusedError, OnlineStoreUnavailableError
-from materialize.online._feature_matrix import FeatureMatrix, FeatureVector, assemble, lookup
+from materialize.online._feature_matrix import Entity, FeatureMatrix, FeatureVector, apart, assemble, lookup
 from materialize.online._line import AsyncRowFetcher, RowFetcher
 from materialize.online._plan import ReadPlan
 from materialize.online._plans import Plans
+from materialize.online._scored_events import NO_SCORED, Events
+
+
+class _Asked(NamedTuple):
+    """What `assemble` takes of a read."""
+
+    entities: Sequence[Entity]
+    as_of_ms: Sequence[int]
+    requests: Sequence[Entity] | None
+    events: Events
+
+    @classmethod
+    def one(cls, entities: Entity, as_of_ms: int, request: Entity | None, event: Event | None) -> _Asked:
+        requests = None if request is None else [request]
+        return cls([entities], [as_of_ms], requests, NO_SCORED if event is None else {0: event})
+
+    @classmethod
+    def many(
+        cls,
+        entities: Sequence[Entity],
+        as_of_ms: int | Sequence[int],
+        requests: Sequence[Entity] | None,
+        events: Events,
+    ) -> _Asked:
+        times = [as_of_ms] * len(entities) if isinstance(as_of_ms, int) else as_of_ms
+        return cls(entities, times, requests, events)
 
 
 class FeatureReader:
@@ -75,26 +102,28 @@ class FeatureReader:
 
         `entities` has a value for each of the plan's join keys. Raises OnlineStoreUnavailableError.
         """
-        wanted = lookup(plan, [entities])
-        rows = await self._rows(wanted.keys)
-        requests = None if request is None else [request]
-        return assemble(plan, wanted, rows, [entities], as_of_ms, requests, _columns_of(event)).vector(0)
+        asked = _Asked.one(entities, as_of_ms, request, event)
+        return (await self._read(plan, asked)).vector(0)
 
     async def read_many(
         self,
         plan: ReadPlan,
-        entities: Sequence[Mapping[str, object]],
-        as_of_ms: int,
-        requests: Sequence[Mapping[str, object]] | None = None,
+        entities: Sequence[Entity],
+        as_of_ms: int | Sequence[int],
+        requests: Sequence[Entity] | None = None,
+        events: Events = NO_SCORED,
     ) -> FeatureMatrix:
-        """The features of many sets of entities as of a time, in one round trip; each value is that of `read`.
+        """The features of many sets of entities, in one round trip; each value is that of `read`.
 
-        Each of `entities` has a value for each of the plan's join keys; `requests` has one mapping for each of them.
-        Raises OnlineStoreUnavailableError.
+        Each of `entities` has a value for each of the plan's join keys, an as-of time, if they differ, and one of
+        `requests`. `events`: a position in `entities` → the event to merge in. Raises OnlineStoreUnavailableError.
         """
-        wanted = lookup(plan, entities)
+        return await self._read(plan, _Asked.many(entities, as_of_ms, requests, events))
+
+    async def _read(self, plan: ReadPlan, asked: _Asked) -> FeatureMatrix:
+        wanted = lookup(plan, asked.entities, apart(asked.as_of_ms, asked.events))
         rows = await self._rows(wanted.keys)
-        return assemble(plan, wanted, rows, entities, as_of_ms, requests)
+        return assemble(plan, wanted, rows, *asked)
 
     async def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with _no_answer_is_unavailable():
@@ -141,22 +170,22 @@ class FeatureReaderSync:
         request: Mapping[str, object] | None = None,
     ) -> FeatureVector:
         """As `FeatureReader.read`."""
-        wanted = lookup(plan, [entities])
-        rows = self._rows(wanted.keys)
-        requests = None if request is None else [request]
-        return assemble(plan, wanted, rows, [entities], as_of_ms, requests, _columns_of(event)).vector(0)
+        return self._read(plan, _Asked.one(entities, as_of_ms, request, event)).vector(0)
 
     def read_many(
         self,
         plan: ReadPlan,
-        entities: Sequence[Mapping[str, object]],
-        as_of_ms: int,
-        requests: Sequence[Mapping[str, object]] | None = None,
+        entities: Sequence[Entity],
+        as_of_ms: int | Sequence[int],
+        requests: Sequence[Entity] | None = None,
+        events: Events = NO_SCORED,
     ) -> FeatureMatrix:
         """As `FeatureReader.read_many`."""
-        wanted = lookup(plan, entities)
-        rows = self._rows(wanted.keys)
-        return assemble(plan, wanted, rows, entities, as_of_ms, requests)
+        return self._read(plan, _Asked.many(entities, as_of_ms, requests, events))
+
+    def _read(self, plan: ReadPlan, asked: _Asked) -> FeatureMatrix:
+        wanted = lookup(plan, asked.entities, apart(asked.as_of_ms, asked.events))
+        return assemble(plan, wanted, self._rows(wanted.keys), *asked)
 
     def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with _no_answer_is_unavailable():
@@ -166,15 +195,6 @@ class FeatureReaderSync:
         """Give the connections back."""
         self._fetcher.close()
         self._client.close()
-
-
-def _columns_of(event: Event | None) -> tuple[str, Columns] | None:
-    return None if event is None else (topic_of(event), columns_from_events([event]))
-
-
-def topic_of(event: Event) -> str:
-    """The topic whose schema the event has."""
-    return next(topic for topic, struct in TOPICS.items() if type(event) is struct)
 
 
 def open_reader(

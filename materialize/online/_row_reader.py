@@ -1,4 +1,4 @@
-"""Reading rows: from stored bytes to each entity's values, statuses and ages, as of a time, in a few compiled calls.
+"""Reading rows: from stored bytes to each entity's values, statuses and ages, as of times, in a few compiled calls.
 
     bytes ──► open_rows: headers, checksums ──► merge_rows, for each stream view: windows ──► read_rows: the matrix
 
@@ -33,6 +33,7 @@ from materialize.online._header import BATCH_ROW, REASONS, STREAM_ROW, checksum
 from materialize.online._values import INTEGER_KINDS, NO_AGE, NUMBER_KINDS, FeatureStatus, ReadCounts
 
 Ints = NDArray[np.int64]
+Reasons = NDArray[np.uint8]
 NO_EVENTS: Mapping[int, EventBlock] = {}
 
 
@@ -57,13 +58,23 @@ class Block(NamedTuple):
     """What rows give N entities, by input slot: the wanted fields of all views, one view after the other.
 
     values: float64[N, slots], NaN unless PRESENT and a number. statuses: uint8[N, slots]. ages_ms: int64[N, slots], −1
-    for none. objects: slot → values as they are, object[N], where float64 cannot hold them.
+    for none. objects: slot → values as they are, object[N], where float64 cannot hold them. reasons: uint8[rows], why a
+    row is refused, by REASONS. inexact: uint8[rows], 1 for a row read further into the past than it can answer exactly.
     """
 
     values: NDArray[np.float64]
     statuses: NDArray[np.uint8]
     ages_ms: Ints
     objects: dict[int, NDArray[np.object_]]
+    reasons: Reasons
+    inexact: NDArray[np.uint8]
+
+    def tell(self, counts: ReadCounts) -> None:
+        """Add what the rows were like, each counted once."""
+        counts.rows_found += int(np.count_nonzero(self.reasons != NO_ROW))
+        counts.inexact += int(np.count_nonzero(self.inexact))
+        for reason in self.reasons[self.reasons > NO_ROW].tolist():
+            counts.refuse(REASONS[reason])
 
 
 class RowReader:
@@ -86,59 +97,58 @@ class RowReader:
         self._fingerprints = np.array([one.view.fingerprint for one in wanted], dtype=np.uint64)
         streams = [(v, one.view) for v, one in enumerate(wanted) if isinstance(one.view, StreamView)]
         self._streams = [(v, compile_program(view.spec)) for v, view in streams]
+        self._view_numbers = np.arange(len(wanted) + 1)
         self._merged_width = max((len(view.fields) for _, view in streams), default=0)
         self._kinds = [one.view.fields[place].kind for one in wanted for place in one.places]
         self._spans = [slot for slot, kind in enumerate(self._kinds) if kind not in NUMBER_KINDS]
         self.origins = [(v, place) for v, one in enumerate(wanted) for place in one.places]
         self._warm_up()
 
-    def read(
-        self, found: Found, as_of_ms: int, counts: ReadCounts, extra: Mapping[int, EventBlock] = NO_EVENTS
-    ) -> Block:
-        """The values of the rows as of a time. A row that is refused counts as no row.
+    def read(self, found: Found, as_of_ms: Ints, extra: Mapping[int, EventBlock] = NO_EVENTS) -> Block:
+        """The values of the rows as of times, int64[N]: entities that share a row have the same. A row that is refused
+        is as no row.
 
-        `extra` has, for a stream view by its position, events to count in unless its rows have them.
+        `extra` has, for a stream view's row by its position, events to count in unless the row has them.
         """
-        rows, row_views = found.rows, found.row_views
+        rows, row_views, owners = found
         words, begins = joined_rows(rows)
-        shape = (found.owners.shape[1], self.slots)
-        block = Block(np.empty(shape), np.empty(shape, np.uint8), np.empty(shape, np.int64), {})
-        reasons = np.empty(len(rows), np.uint8)
+        shape = (owners.shape[1], self.slots)
+        values, statuses, ages_ms = np.empty(shape), np.empty(shape, np.uint8), np.empty(shape, np.int64)
+        reasons, inexact = np.empty(len(rows), np.uint8), np.empty(len(rows), np.uint8)
+        block = Block(values, statuses, ages_ms, {}, reasons, inexact)
         if self._streams:
             opened = np.empty((len(rows), OPENED_SIZE), np.int64)
             open_rows(words, begins, row_views, self._views, self._fingerprints, opened, reasons)
-            merged = self._merge(words, row_views, opened, as_of_ms, extra)
-            summary = read_rows(
-                words, opened, reasons, found.owners, self._views, self._programs, as_of_ms, merged, *block[:3]
-            )
-        else:
-            summary = read_batch_rows(
-                words, begins, row_views, reasons, found.owners, self._views, self._fingerprints, self._programs,
-                as_of_ms, *block[:3],
+            merged = self._merge(words, found, opened, as_of_ms, extra)
+            long_integers = read_rows(
+                words, opened, reasons, inexact, owners, self._views, self._programs, as_of_ms, merged,
+                values, statuses, ages_ms,
             )  # fmt: skip
-        found_rows, refused_rows, inexact_rows, long_integers = summary
-        counts.rows_found += found_rows
-        counts.inexact += inexact_rows
-        if refused_rows:
-            for reason in reasons[reasons > NO_ROW].tolist():
-                counts.refuse(REASONS[reason])
+        else:
+            long_integers = read_batch_rows(
+                words, begins, row_views, reasons, inexact, owners, self._views, self._fingerprints, self._programs,
+                as_of_ms, values, statuses, ages_ms,
+            )  # fmt: skip
         if self._spans or long_integers:
-            self._read_objects(found, block, counts)
+            self._read_objects(found, block)
         return block
 
     def _merge(
-        self, words: Ints, row_views: Ints, opened: Ints, as_of_ms: int, extra: Mapping[int, EventBlock]
+        self, words: Ints, found: Found, opened: Ints, as_of_ms: Ints, extra: Mapping[int, EventBlock]
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8], Ints]:
         """The windows of the stream rows: values float64[rows, widest view], outcomes and newest event times."""
-        merged = np.empty((len(row_views), self._merged_width))
-        outcomes, newest = np.empty(len(row_views), np.uint8), np.empty(len(row_views), np.int64)
+        count = len(found.rows)
+        merged = np.empty((count, self._merged_width))
+        outcomes, newest, row_as_of = np.empty(count, np.uint8), np.empty(count, np.int64), np.empty(count, np.int64)
+        row_as_of[found.owners] = as_of_ms
+        firsts = np.searchsorted(found.row_views, self._view_numbers).tolist()
         for view, program in self._streams:
-            first, stop = np.searchsorted(row_views, (view, view + 1))
-            events, of = _words_of(extra.get(view)), slice(first, stop)
-            merge_rows(words, opened[of], program, as_of_ms, events, merged[of], outcomes[of], newest[of])
+            of = slice(firsts[view], firsts[view + 1])
+            events, begins = _words_of(extra, of)
+            merge_rows(words, opened[of], program, row_as_of[of], events, begins, merged[of], outcomes[of], newest[of])
         return merged, outcomes, newest
 
-    def _read_objects(self, found: Found, block: Block, counts: ReadCounts) -> None:
+    def _read_objects(self, found: Found, block: Block) -> None:
         """What float64 cannot hold: fields that are no numbers, and long integers."""
         long = set(np.flatnonzero((np.abs(block.values) >= EXACT_MAX).any(axis=0)).tolist())
         integers = [slot for slot, kind in enumerate(self._kinds) if kind in INTEGER_KINDS and slot in long]
@@ -153,8 +163,7 @@ class RowReader:
                 try:
                     column[n] = _field(self._wanted[view].view, found.rows[row], place)
                 except RowRefusedError as error:
-                    if (view, row) not in refused:
-                        counts.refuse(error.reason)
+                    block.reasons[row] = REASONS.index(error.reason)
                     refused.add((view, row))
             block.objects[slot] = column
         for view, row in refused:
@@ -172,7 +181,7 @@ class RowReader:
     def _warm_up(self) -> None:
         """Compile, or load what was compiled, before the first request."""
         views = np.arange(len(self._wanted))
-        self.read(Found([None] * len(views), views, views[:, np.newaxis]), 0, ReadCounts())
+        self.read(Found([None] * len(views), views, views[:, np.newaxis]), np.zeros(1, np.int64))
 
 
 @dataclass(frozen=True)
@@ -211,12 +220,20 @@ def _whole_words(data: bytes) -> bytes:
     return padded[:4] + (checksum(padded) ^ 1).to_bytes(4, "little") + padded[8:]
 
 
-def _words_of(block: EventBlock | None) -> Ints:
-    """Events laid out as a row's head is."""
-    if block is None:
-        return _NO_EXTRA
-    parts = (block.times, block.ids, block.values, block.hashes)
-    return np.concatenate([np.ascontiguousarray(part).view(np.int64).ravel() for part in parts])
+def _words_of(extra: Mapping[int, EventBlock], rows: slice) -> tuple[Ints, Ints]:
+    """The events of some rows, each row's laid out as its head is, and where each row's begin, int64[rows + 1]."""
+    begins = np.zeros(rows.stop - rows.start + 1, np.int64)
+    if not extra:
+        return _NO_EXTRA, begins
+    parts: list[Ints] = []
+    for r in range(rows.start, rows.stop):
+        if r in extra:
+            block = extra[r]
+            columns = (block.times, block.ids, block.values, block.hashes)
+            own = [np.ascontiguousarray(column).view(np.int64).ravel() for column in columns]
+            begins[r - rows.start + 1] = sum(map(len, own))
+            parts += own
+    return np.concatenate(parts) if parts else _NO_EXTRA, np.cumsum(begins)
 
 
 def _field(view: View, data: bytes | None, place: int) -> FieldValue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -41,6 +42,30 @@ class ReadCounts:
     def refuse(self, reason: str) -> None:
         """Count a row that was refused."""
         self.rows_refused[reason] = self.rows_refused.get(reason, 0) + 1
+
+
+class Met:
+    """What was met on the way to each of N entities, of most of whom there is little to tell.
+
+    rows_found: int64[N]. The rest: an entity's position → how many, where there are any; `refused` by reason.
+    """
+
+    def __init__(self, rows_found: NDArray[np.int64]) -> None:
+        self.rows_found = rows_found
+        self.refused: dict[int, Counter[str]] = {}
+        self.on_demand_failed: Counter[int] = Counter()
+        self.event_failed: Counter[int] = Counter()
+        self.inexact: Counter[int] = Counter()
+
+    def of(self, entity: int) -> ReadCounts:
+        """What was met on the way to one of them."""
+        return ReadCounts(
+            int(self.rows_found[entity]),
+            dict(self.refused.get(entity, {})),
+            self.on_demand_failed[entity],
+            self.event_failed[entity],
+            self.inexact[entity],
+        )
 
 
 def plain_column(values: NDArray[np.float64], statuses: NDArray[np.uint8], kind: str) -> list[FieldValue]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,14 +42,18 @@ class ViewReader:
 
         `extra` are events of a stream view to count in unless the row has them.
         """
-        return self.read_many([data], as_of_ms, counts, extra)[0]
+        return self._read([data], as_of_ms, counts, NO_EVENTS if extra is None else {0: extra})[0]
 
-    def read_many(
-        self, rows: Sequence[bytes | None], as_of_ms: int, counts: ReadCounts, extra: EventBlock | None = None
-    ) -> list[ViewValues]:
+    def read_many(self, rows: Sequence[bytes | None], as_of_ms: int, counts: ReadCounts) -> list[ViewValues]:
         """The same for many rows."""
+        return self._read(rows, as_of_ms, counts, NO_EVENTS)
+
+    def _read(
+        self, rows: Sequence[bytes | None], as_of_ms: int, counts: ReadCounts, extra: Mapping[int, EventBlock]
+    ) -> list[ViewValues]:
         found = Found(rows, np.zeros(len(rows), np.int64), np.arange(len(rows))[np.newaxis])
-        block = self._reader.read(found, as_of_ms, counts, NO_EVENTS if extra is None else {0: extra})
+        block = self._reader.read(found, np.full(len(rows), as_of_ms), extra)
+        block.tell(counts)
         ages_ms = block.ages_ms[:, 0].tolist() if self._kinds else [NO_AGE] * len(rows)
         read = [
             ViewValues(self._plain(values, statuses), [_STATUSES[status] for status in statuses], age_ms)

@@ -113,7 +113,8 @@ def request_of(entity: Mapping[str, object]) -> dict[str, object]:
 def together(plan: ReadPlan, stored: Stored, entities: Sequence[Entity], as_of_ms: int) -> FeatureMatrix:
     found = lookup(plan, entities)
     requests = [request_of(entity) for entity in entities]
-    return assemble(plan, found, [stored.get(key) for key in found.keys], entities, as_of_ms, requests)
+    rows = [stored.get(key) for key in found.keys]
+    return assemble(plan, found, rows, entities, [as_of_ms] * len(entities), requests)
 
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -194,7 +195,7 @@ def test_a_row_that_entities_share_is_asked_for_once() -> None:
     found = lookup(PLAN, entities)
     assert len(found.keys) == len(set(found.keys)) == 3 * 2 + 1
     matrix = together(PLAN, {key_of(3, 1): profile(), key_of(1, "a"): profile()}, entities, NOW_MS)
-    assert matrix.counts.rows_found == 2
+    assert [matrix.vector(i).counts.rows_found for i in range(4)] == [2, 1, 2, 2]
     place = PLAN.features.index("maker_profile:f0")
     assert matrix.values[:, place].tolist() == [1.5] * 4
 
@@ -234,7 +235,7 @@ def test_a_function_that_cannot_do_all_rows_is_tried_row_by_row(odd: Any) -> Non
         FeatureStatus.NULL_VALUE,
         FeatureStatus.PRESENT,
     ]
-    assert matrix.counts.on_demand_failed == 1
+    assert [matrix.vector(i).counts.on_demand_failed for i in range(3)] == [0, 1, 0]
 
 
 def test_nobody_asked_for_is_an_empty_matrix() -> None:

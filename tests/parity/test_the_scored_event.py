@@ -15,7 +15,16 @@ import redis.asyncio
 from materialize.definitions import compile_service
 from materialize.events import AccountEvent, AdEvent, Event
 from materialize.kernel import HEAD_MAX
-from materialize.online import FeatureReader, FeatureStatus, FeatureVector, ReadPlan, RowWriter, compile_plan, topic_of
+from materialize.online import (
+    FeatureMatrix,
+    FeatureReader,
+    FeatureStatus,
+    FeatureVector,
+    ReadPlan,
+    RowWriter,
+    compile_plan,
+    topic_of,
+)
 from materialize.stream import DeadLetters, RedisLogSettings, open_event_log
 from materialize.stream.worker import StreamWorker
 from tests.support.world import SETTINGS, TOPICS, World, drain, publish
@@ -135,6 +144,37 @@ def test_an_event_of_other_actors_changes_only_the_rows_that_it_is_about(world: 
     assert np.isnan(feature(plan, vector, "ip_clicks_5m"))
     assert np.isnan(feature(plan, vector, "device_clicks_5m"))
     assert feature(plan, vector, "creator_clicks_5m") == 1
+
+
+def test_requests_that_are_read_together_are_those_read_alone(world: World, redis_namespace: str, fold: Fold) -> None:
+    """Some share actors, some ask as of another time, some bring an event, one of another topic."""
+    fold([click(f"before-{i}", NOW_MS - 60_000 * i, ip="i" if i % 3 else "j") for i in range(1, 30)])
+    names = [("i", "d"), ("j", "d"), ("i", "d"), ("i", "x"), ("j", "d"), ("i", "d")]
+    entities = [{"advertiser_id": "a", "creator_id": "c", "ip": ip, "device_id": device} for ip, device in names]
+    requests = [{"amount_usd": 0.5 * n, "ms_since_impression": 200} for n in range(len(names))]
+    times = [NOW_MS, NOW_MS, NOW_MS - 600_000, NOW_MS, NOW_MS - 600_000, NOW_MS]
+    events: dict[int, Event] = {0: click("mine"), 1: click("other", ip="j"), 2: click("late"), 5: payment("paid")}
+
+    async def both() -> tuple[FeatureMatrix, list[FeatureVector]]:
+        reader = FeatureReader(redis.asyncio.Redis.from_url(world.redis_url), world.store)
+        service = world.store.get_feature_service("ad_click_risk")
+        plan = compile_plan(redis_namespace, compile_service(service, world.store.registry, world.project))
+        together = await reader.read_many(plan, entities, times, requests, events)
+        alone = [
+            await reader.read(plan, entities[n], times[n], event=events.get(n), request=requests[n])
+            for n in range(len(names))
+        ]
+        await reader.close()
+        return together, alone
+
+    together, alone = asyncio.run(both())
+    assert len({vector.values.tobytes() for vector in alone}) == len(names)
+    for n, vector in enumerate(alone):
+        found = together.vector(n)
+        np.testing.assert_array_equal(found.values, vector.values)
+        np.testing.assert_array_equal(found.statuses, vector.statuses)
+        np.testing.assert_array_equal(found.ages_ms, vector.ages_ms)
+        assert found.counts == vector.counts
 
 
 def test_an_event_after_the_as_of_time_is_not_counted(world: World, redis_namespace: str) -> None:

@@ -126,7 +126,7 @@ class MemoryRows:
             raise self.failure
         found = lookup(plan, entities)
         rows = [self.rows.get(key) for key in found.keys]
-        return assemble(plan, found, rows, entities, as_of_ms, requests)
+        return assemble(plan, found, rows, entities, [as_of_ms] * len(entities), requests)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from materialize.definitions import OnDemandView, StreamView
-from materialize.events import Columns
 from materialize.kernel import read_windows
 from materialize.online import (
     FeatureMatrix,
@@ -40,11 +39,10 @@ def read_one(
     rows: Sequence[bytes | None],
     entities: Mapping[str, object],
     as_of_ms: int,
-    event: tuple[str, Columns] | None = None,
     request: Mapping[str, object] | None = None,
 ) -> FeatureMatrix:
     """The features of one set of entities from the rows of `plan.rows`, by our fast path."""
-    return assemble(plan, lookup(plan, [entities]), rows, [entities], as_of_ms, [request or {}], event)
+    return assemble(plan, lookup(plan, [entities]), rows, [entities], [as_of_ms], [request or {}])
 
 
 def plain_read(

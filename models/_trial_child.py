@@ -1,6 +1,7 @@
 """The child of `models.trial`: loads a graph from standard input and scores it, within limits that it sets on itself.
 
-Run by its path, so that nothing of this package is imported. Arguments: type and width of the input, bytes, seconds.
+Run by its path, so that nothing of this package is imported. Arguments: type and width of the input, rows, bytes,
+seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import sys
 
 
 def main() -> None:
-    kind, width, bytes_max, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    kind = sys.argv[1]
+    width, rows_max, bytes_max, seconds = map(int, sys.argv[2:])
     content = sys.stdin.buffer.read()
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -26,9 +28,8 @@ def main() -> None:
     try:
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
-        for rows in (1, 16):
-            session.run(None, {name: np.full((rows, width), 0.5, kind)})
-            session.run(None, {name: np.full((rows, width), np.nan, kind)})
+        for rows, value in ((1, 0.5), (1, np.nan), (16, 0.5), (16, np.nan), (rows_max, 0.5)):
+            session.run(None, {name: np.full((rows, width), value, kind)})
     except Exception as error:  # whatever it is, the parent says it
         sys.exit(f"{type(error).__name__}: {str(error)[:400]}")
 

@@ -2,8 +2,9 @@
 
 A model file comes from elsewhere and is code: it can name files, allocate, loop, and call what is registered under a
 domain. Allowed is only what a scoring function needs: pure tensor operators of `ai.onnx` and `ai.onnx.ml`, with all
-data inside the file. What a graph of allowed operators can still do (grow tensors, take long, break the runtime) is
-tried out in a process of its own, see `models.trial`.
+data inside the file, and shapes that no row's values decide on. What a graph of allowed operators can still do (grow
+tensors, take long, break the runtime) is then the same for all rows, and is tried out in a process of its own: see
+`models.trial`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from models._operators import check_shape, tree_operators
+from models._sizes import shaped_by_values
 from models.errors import UnsupportedModelError
 
 MODEL_BYTES_MAX = 512 * 2**20
@@ -111,6 +113,7 @@ def read_graph(content: bytes) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise UnsupportedModelError(f"the graph breaks ONNX's rules ({named(error)}): export it again") from error
+    _check_sizes(model.graph)
     check_trees(model)
     return model
 
@@ -194,6 +197,15 @@ def _check_node(node: onnx.NodeProto) -> None:
                 f"the operator {node.op_type!r} has the attribute {named(attribute.name)!r}, which holds a graph, a "
                 "sparse tensor or a reference: only numbers, texts and dense tensors are allowed"
             )
+
+
+def _check_sizes(graph: onnx.GraphProto) -> None:
+    node = shaped_by_values(graph)
+    if node is not None:
+        raise UnsupportedModelError(
+            f"the operator {node.op_type!r} that makes {named(node.output[0])!r} takes a size from the input's values: "
+            "a row could ask for any memory and time; export it with constant sizes, or ones made of shapes"
+        )
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

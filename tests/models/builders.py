@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from models import BundleDraft, Feature, ModelCard, ModelStore, Service, Thresholds
 from models._operators import Members
@@ -159,3 +161,22 @@ def shap_trees(ensemble: Ensemble) -> list[dict[str, Any]]:
         }
         for tree in ensemble.trees
     ]
+
+
+def graph_of(
+    *nodes: onnx.NodeProto, initializers: list[onnx.TensorProto] | None = None, answer: str = "y", columns: int = 1
+) -> onnx.ModelProto:
+    """A model with one input `x` float[N, 2] and one output."""
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
+        [helper.make_tensor_value_info(answer, TensorProto.FLOAT, ["N", columns])],
+        initializers or [],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def longs(name: str, *values: int) -> onnx.TensorProto:
+    return helper.make_tensor(name, TensorProto.INT64, [len(values)], values)

@@ -19,26 +19,7 @@ from models.explain import explainer_of
 from models.export import export_trees
 from models.graph import facts_of, normalise
 from models.trial import try_out
-from tests.models.builders import published, stump
-
-
-def graph_of(
-    *nodes: onnx.NodeProto, initializers: list[onnx.TensorProto] | None = None, answer: str = "y", columns: int = 1
-) -> onnx.ModelProto:
-    """A model with one input `x` float[N, 2] and one output."""
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
-        [helper.make_tensor_value_info(answer, TensorProto.FLOAT, ["N", columns])],
-        initializers or [],
-    )
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
-
-
-def longs(name: str, *values: int) -> onnx.TensorProto:
-    return helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
+from tests.models.builders import graph_of, longs, published, stump
 
 
 def summed() -> onnx.NodeProto:

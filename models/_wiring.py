@@ -1,4 +1,4 @@
-"""Which operator makes a tensor, what is constant, and the few steps back through a graph that change nothing."""
+"""Which operators make a tensor, what is constant, and the few steps back through a graph that change nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 
@@ -69,13 +69,34 @@ class Wiring:
 def needed(nodes: list[onnx.NodeProto], ends: Iterable[str]) -> list[onnx.NodeProto]:
     """The operators that these tensors depend on, in their order."""
     makers = {output: place for place, node in enumerate(nodes) for output in node.output}
-    waiting, kept = [makers[end] for end in ends], set[int]()
+    waiting, kept = [makers[end] for end in ends if end in makers], set[int]()
     while waiting:
         place = waiting.pop()
         if place not in kept:
             kept.add(place)
             waiting += [makers[tensor] for tensor in nodes[place].input if tensor in makers]
     return [nodes[place] for place in sorted(kept)]
+
+
+def up_to(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
+    """What makes `tensor`, as its only output; ONNX Runtime finds out its type."""
+    graph = model.graph
+    nodes = needed(list(graph.node), [tensor])
+    read = {name for node in nodes for name in node.input}
+    held = {entry.name for entry in graph.initializer}
+    inputs = [value for value in graph.input if value.name in read or value.name not in held]
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    part.graph.CopyFrom(
+        helper.make_graph(
+            nodes,
+            graph.name,
+            inputs,
+            [onnx.ValueInfoProto(name=tensor)],
+            [entry for entry in graph.initializer if entry.name in read],
+        )
+    )
+    return part
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:

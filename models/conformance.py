@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
 from models._arrays import Floats, as_matrix
 from models.admission import check_trees, named, needs_trial, read_graph
@@ -17,10 +18,10 @@ from models.bundle import check_outputs
 from models.errors import ExportMismatchError, InputError, ModelError, UnsupportedModelError
 from models.explain import SAMPLING, Chosen, Explanation, explainer_of, is_exact, trees_behind
 from models.graph import GraphFacts, facts_of, is_served_form, normalise
-from models.original import Original
+from models.original import Original, answer_of
 from models.probes import example_rows, probes_of
 from models.scorer import Scorer
-from models.trial import try_out
+from models.trial import TRIAL_ROWS, try_out
 
 TOLERANCE = 1e-6
 """Largest allowed difference of a score from the original's or the expected one, absolute below 1, relative above."""
@@ -128,9 +129,8 @@ class _Run:
             f"{self.facts.width} features in {self.facts.input_type}; {answer}, margin in {self.facts.output_space}"
         )
         self._step = "tried apart"
-        if needs_trial(self._model) or not is_exact(self._model):
-            try_out(self._served, self.facts)
-            self._passed("scored a few rows within the limits of memory and time")
+        if self._tried(self._model):
+            self._passed(f"scored {TRIAL_ROWS:,} rows within the limits of memory and time")
         else:
             self._passed("not needed: no operator of it can grow")
         self._step = "loads"
@@ -168,13 +168,23 @@ class _Run:
         if is_served_form(self._given):
             self._passed("it is in the served form already")
             return
+        answer = answer_of(self._given)
         try:
-            original = Original(self._content, self._given, self.facts)
+            self._tried(answer)
+            original = Original(answer, self.facts)
         except UnsupportedModelError as error:
-            self._noted(f"the file itself does not load, which its served form does: {named(error, 200)}")
+            self._noted(f"the file itself cannot be scored, which its served form can: {named(error, 200)}")
             return
         for name, probes in probes_of(self._model, self.facts, self._rows).items():
             self._equal(self._scorer.score(probes).score, original.scores(probes), f"{len(probes):,} {name}")
+
+    def _tried(self, model: onnx.ModelProto) -> bool:
+        """Whether a form of the model needed to be tried out apart. Raises UnsupportedModelError when that failed."""
+        assert self.facts is not None
+        needed = needs_trial(model) or not is_exact(self._model)
+        if needed:
+            try_out(model.SerializeToString(deterministic=True), self.facts)
+        return needed
 
     def _missing_and_large(self) -> None:
         assert self.facts is not None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from models._arrays import Floats, as_matrix
-from models._wiring import FLOAT_TYPES, Wiring, attribute, needed
+from models._wiring import FLOAT_TYPES, Wiring, attribute, up_to
 from models.admission import ML_DOMAIN, TREE_OPERATORS
 from models.scorer import open_session
 from models.trees import FEATURES, MARGIN
@@ -65,7 +65,7 @@ class Preparation:
         self._width = _width(model)
         self._session = None
         if steps.operators:
-            self._session = open_session(_up_to(model, steps.tensor).SerializeToString())
+            self._session = open_session(up_to(model, steps.tensor).SerializeToString())
             is_single = self._session.get_outputs()[0].type == "tensor(float)"
             self.element_type = onnx.TensorProto.FLOAT if is_single else onnx.TensorProto.DOUBLE
 
@@ -210,16 +210,3 @@ def _is_row(values: NDArray[Any]) -> bool:
 
 def _width(model: onnx.ModelProto) -> int:
     return int(model.graph.input[0].type.tensor_type.shape.dim[1].dim_value)
-
-
-def _up_to(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
-    """What makes `tensor`, as its only output; ONNX Runtime finds out its type."""
-    nodes = needed(list(model.graph.node), [tensor])
-    read = {name for node in nodes for name in node.input}
-    held = [entry for entry in model.graph.initializer if entry.name in read]
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
-    part.graph.CopyFrom(
-        helper.make_graph(nodes, "preparation", list(model.graph.input), [onnx.ValueInfoProto(name=tensor)], held)
-    )
-    return part

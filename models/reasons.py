@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models._arrays import Floats
+from models._arrays import Floats, as_matrix
+from models._compiled import compiled
 from models.manifest import UNNAMED_ACTOR_TEXT, Feature, ReasonText
 
 Places = NDArray[np.intp]
+_NONE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,7 @@ class Meaning:
     actor: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """A family's share of one margin.
 
     places    its strongest features, by their places in the vector: those that move the margin furthest in the
@@ -44,8 +46,7 @@ class Reason:
     members: Places
 
 
-@dataclass(frozen=True, slots=True)
-class Reasons:
+class Reasons(NamedTuple):
     """The strongest reasons of one row, strongest first, and the sum of all other attributions."""
 
     strongest: tuple[Reason, ...]
@@ -68,28 +69,90 @@ class ReasonIndex:
         self.families = tuple(meaning.family for meaning in meanings)
         self._meanings = tuple(dict.fromkeys(meanings))
         groups = {meaning: group for group, meaning in enumerate(self._meanings)}
-        self._group_of: Places = np.array([groups[meaning] for meaning in meanings], np.intp)
-        self._members = tuple(np.flatnonzero(self._group_of == group) for group in range(len(self._meanings)))
+        group_of = np.array([groups[meaning] for meaning in meanings], np.intp)
+        self._ordered: Places = np.argsort(group_of, kind="stable")
+        self._begins: Places = np.searchsorted(group_of[self._ordered], np.arange(len(groups) + 1))
+        self._members = tuple(np.split(self._ordered, self._begins[1:-1]))
 
     def strongest(self, attributions: Floats, count: int, features_max: int) -> Reasons:
         """The `count` reasons with the largest sums of float64[F] by absolute size; sums of zero are no reasons.
 
         Each names at most `features_max` features.
         """
-        sums = np.bincount(self._group_of, weights=attributions, minlength=len(self._meanings))
-        sizes = np.abs(sums)
-        kept = min(max(count, 0), sums.size)
-        top = np.argpartition(sizes, -kept)[-kept:] if 0 < kept < sums.size else np.arange(kept)
-        top = top[sizes[top] > 0.0]
-        top = top[np.lexsort((top, -sizes[top]))]
-        found = tuple(self._reason(group, float(sums[group]), attributions, features_max) for group in top.tolist())
-        sums[top] = 0.0
-        return Reasons(found, float(sums.sum()))
+        return self.strongest_of(attributions[np.newaxis], count, features_max)[0]
 
-    def _reason(self, group: int, attribution: float, attributions: Floats, features_max: int) -> Reason:
-        members = self._members[group]
-        towards = attributions[members] if attribution > 0.0 else -attributions[members]
-        ordered = members[np.argsort(-towards, kind="stable")]
-        places = tuple(place for place in ordered[:features_max].tolist() if attributions[place] != 0.0)
-        rest = float(attributions[ordered[features_max:]].sum())
-        return Reason(self._meanings[group], attribution, places, rest, members)
+    def strongest_of(self, attributions: Floats, count: int, features_max: int) -> list[Reasons]:
+        """The same for each row of float64[N, F]. Raises InputError for another width."""
+        matrix = as_matrix(attributions, len(self._ordered))
+        kept = min(max(count, 0), len(self._meanings))
+        groups, places = np.empty((len(matrix), kept), np.intp), np.empty((len(matrix), kept, features_max), np.intp)
+        sums, rests, others = np.empty((len(matrix), kept)), np.empty((len(matrix), kept)), np.empty(len(matrix))
+        _find_strongest(self._ordered, self._begins, matrix, groups, sums, places, rests, others)
+        rows = zip(groups.tolist(), sums.tolist(), places.tolist(), rests.tolist(), strict=True)
+        return [Reasons(self._reasons(*row), rest) for row, rest in zip(rows, others.tolist(), strict=True)]
+
+    def _reasons(
+        self, groups: list[int], sums: list[float], places: list[list[int]], rests: list[float]
+    ) -> tuple[Reason, ...]:
+        return tuple(
+            Reason(self._meanings[group], total, tuple(p for p in named if p != _NONE), rest, self._members[group])
+            for group, total, named, rest in zip(groups, sums, places, rests, strict=True)
+            if group != _NONE
+        )
+
+
+@compiled
+def _find_strongest(
+    ordered: Places,
+    begins: Places,
+    rows: Floats,
+    groups: Places,
+    sums: Floats,
+    places: Places,
+    rests: Floats,
+    others: Floats,
+) -> None:
+    """For each row of float64[N, F] its K strongest groups of features, −1 where there are no more.
+
+    ordered, begins: the features of group g are ordered[begins[g]:begins[g + 1]]. Writes to groups[N, K] and sums[N, K]
+    which groups and their sums, to places[N, K, M] the features that move each furthest in its direction, −1 for none,
+    to rests[N, K] the sum of its other features, and to others[N] the sum of all other groups. Of equals the first.
+    """
+    count = len(begins) - 1
+    totals, taken = np.empty(count), np.empty(len(ordered), np.bool_)
+    for n in range(len(rows)):
+        others[n] = 0.0
+        for g in range(count):
+            totals[g] = 0.0
+            for i in range(begins[g], begins[g + 1]):
+                totals[g] += rows[n, ordered[i]]
+        for k in range(groups.shape[1]):
+            best, size = _NONE, 0.0
+            for g in range(count):
+                if abs(totals[g]) > size:
+                    best, size = g, abs(totals[g])
+            groups[n, k] = best
+            if best == _NONE:
+                continue
+            sums[n, k] = totals[best]
+            totals[best] = 0.0
+            sign = 1.0 if sums[n, k] > 0.0 else -1.0
+            first, stop = begins[best], begins[best + 1]
+            taken[first:stop] = False
+            for m in range(places.shape[2]):
+                chosen = _NONE
+                for i in range(first, stop):
+                    share = sign * rows[n, ordered[i]]
+                    if not taken[i] and (chosen == _NONE or share > sign * rows[n, ordered[chosen]]):
+                        chosen = i
+                places[n, k, m] = _NONE
+                if chosen != _NONE:
+                    taken[chosen] = True
+                    if rows[n, ordered[chosen]] != 0.0:
+                        places[n, k, m] = ordered[chosen]
+            rests[n, k] = 0.0
+            for i in range(first, stop):
+                if not taken[i]:
+                    rests[n, k] += rows[n, ordered[i]]
+        for g in range(count):
+            others[n] += totals[g]

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models._arrays import Bools, Floats, Ints
+from models._compiled import compiled
 from models.explain import _layout as at
-from models.explain._kernels import compiled, read_patterns, read_slots
+from models.explain._kernels import read_patterns, read_slots
 from models.explain._tables import Compiled
 
 Longs = NDArray[np.int64]

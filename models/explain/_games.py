@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from models._arrays import Floats, Ints
+from models._compiled import compiled
 from models.explain import _layout as at
 from models.explain._fill import Longs, play_path_dependent
-from models.explain._kernels import compiled, read_slots
+from models.explain._kernels import read_slots
 
 _ANYONES, _OURS, _THEIRS = 0, 1, 2
 

@@ -7,13 +7,11 @@ machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar, cast
-
 import numba
 import numpy as np
 
 from models._arrays import Floats, Ints
+from models._compiled import compiled
 from models.explain import _layout as at
 
 BLOCK = 64
@@ -23,12 +21,6 @@ BATCH_MIN = 8
 
 _ONE = np.int32(1)
 _RIGHT_OF_ALL, _LEFT_OF_ALL = at.RIGHT_OF_ALL, at.LEFT_OF_ALL
-_Function = TypeVar("_Function", bound=Callable[..., object])
-
-
-def compiled(function: _Function) -> _Function:
-    """Compiled without relaxed arithmetic, kept on disk, and free of Python's lock."""
-    return cast(_Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 @compiled

@@ -10,12 +10,12 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from materialize.events import TOPICS
 from materialize.online import open_reader
 from materialize.stream.errors import StreamError
-from materialize.stream.log import EventLog
+from materialize.stream.log import EventLog, EventLogProducer, EventLogSettings, KafkaLogSettings
 from materialize.stream.open_log import log_settings, open_event_log
 from models.store import ModelStore
 from serving.access import Gate, open_gate
@@ -26,6 +26,8 @@ from serving.events import EventIntake
 from serving.feast_api import FeastApi
 from serving.scoring import ScoringService
 from serving.settings import Settings
+from serving.shipping import LAYOUTS_TOPIC, TOPIC, Shipper
+from serving.spool_writer import SpoolWriter
 
 _LOG = logging.getLogger(__name__)
 _MS_PER_S = 1000
@@ -60,7 +62,8 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
     log = open_event_log(log_settings(reader.redis_url, settings.kafka_servers))
     _ensure_topics(log)
     publisher = log.async_publisher()
-    decisions = _decision_log(settings, clock)
+    decisions_log = open_event_log(_decisions_log_settings(settings, reader.redis_url))
+    decisions = _decision_log(settings, clock, decisions_log)
 
     async def shut_down() -> None:
         await publisher.close()
@@ -68,6 +71,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         await asyncio.to_thread(log.close)
         if decisions is not None:
             await asyncio.to_thread(decisions.close)
+        await asyncio.to_thread(decisions_log.close)
 
     service = ScoringService(
         reader,
@@ -90,13 +94,30 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
     return Server(service, app, gate)
 
 
-def _decision_log(settings: Settings, clock: Clock) -> DecisionFiles | None:
+def _decision_log(settings: Settings, clock: Clock, event_log: EventLog) -> DecisionFiles | None:
     """The decision log; None when no decision is to be kept."""
     if not settings.decision_log_rate:
         return None
+
+    def open_producer() -> EventLogProducer:
+        event_log.ensure_topics([TOPIC, LAYOUTS_TOPIC])
+        return event_log.producer()
+
+    def shipper(files: SpoolWriter) -> Shipper:
+        return Shipper(files, open_producer)
+
     writer = f"{_FILE_NAME_ODD.sub('_', socket.gethostname())}-{os.getpid()}-{secrets.token_hex(3)}"
-    limits = FileLimits(folder_bytes_max=settings.decision_log_mib_max << 20)
-    return DecisionFiles(settings.decisions, writer, limits, clock.now_ms, settings.decision_log_rate)
+    limits = FileLimits.within(settings.decision_log_mib_max << 20)
+    ships = shipper if settings.decision_log_ship else None
+    return DecisionFiles(settings.decisions, writer, limits, clock.now_ms, settings.decision_log_rate, ships)
+
+
+def _decisions_log_settings(settings: Settings, redis_url: str) -> EventLogSettings:
+    """The event log as decisions go to it: on Redis, whose memory they take, fewer are kept than of events."""
+    found = log_settings(redis_url, settings.kafka_servers)
+    if isinstance(found, KafkaLogSettings):
+        return found
+    return replace(found, retention_records=-(-settings.decision_stream_records_max // found.partitions))
 
 
 def _ensure_topics(log: EventLog) -> None:

@@ -1,27 +1,24 @@
-"""The decision log as files: JSON lines, appended by a thread of their own, so that no answer waits for a disk.
+"""The decision log as files: JSON lines that the operating system has before the answer leaves.
 
-    <folder>/date=2026-11-25/134501-<writer>-0001.jsonl
-
-1. `append` encodes the decision on the caller's thread and queues the line: some microseconds, no lock, no I/O.
-2. Every `TURN_S` the thread appends what is queued to its file, in one write, and begins another file when that one is
-   old, large, or of yesterday. A line is whole, or the last of its file and cut off: readers pass over such a one.
-3. While a write fails (a full disk, a folder that may not be written), the lines stay queued and the write is tried
-   again every `RETRY_S`, in a new file. Beyond `waiting_bytes_max` new decisions are dropped, counted and told.
-4. When the folder holds more than `folder_bytes_max`, its oldest files are deleted, counted and told.
-
-A process that is killed loses what it queued in its last `TURN_S`; one that stops writes it first.
+1. `append` encodes the decisions of a round and writes them to this process's file, in one write. What it wrote
+   survives the process, however that ends. A line is whole, or the last of its file and cut off: readers pass over it.
+2. A thread has the disk take what was written, every `SYNC_EVERY_S`: a machine that loses power loses about so much.
+3. While a write fails (a full disk, a folder that may not be written), lines wait in memory and the write is tried
+   again every `SYNC_EVERY_S`, in a new file. Beyond `waiting_bytes_max` decisions are dropped, counted and told.
+4. When the folder holds more than `folder_bytes_max`, the oldest files go, those first that the event log has: counted
+   and told, as an error where decisions are lost.
+5. `serving.shipping` brings the files to the event log, where there is a shipper.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -29,16 +26,16 @@ import xxhash
 
 from serving.logged import FeatureLayout, LoggedDecision
 from serving.ports import LogCounts
+from serving.shipping import Shipper
+from serving.spool_room import SpoolRoom
+from serving.spool_writer import SpoolWriter
 
-TURN_S = 0.1
-RETRY_S = 1.0
-SUFFIX = ".jsonl"
+SYNC_EVERY_S = 1.0
+TIDY_EVERY_S = 5.0
 
 _CLOSE_S = 5.0
 _HASHES = 1 << 64
 _LOG = logging.getLogger(__name__)
-
-_Line = tuple[FeatureLayout, bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,24 +47,48 @@ class FileLimits:
     file_bytes_max: int = 64 << 20
     file_age_ms_max: int = 3_600_000
 
+    @staticmethod
+    def within(folder_bytes_max: int) -> FileLimits:
+        """Bounds for a folder of this size: of at least eight files, so that one is not much of it."""
+        return FileLimits(folder_bytes_max=folder_bytes_max, file_bytes_max=min(64 << 20, folder_bytes_max // 8))
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Lines that could not be written yet."""
+
+    lines: bytes
+    count: int
+    layout: FeatureLayout
+
 
 class DecisionFiles:
     """See `serving.ports.DecisionLog`. `append` is for one thread, the rest for any."""
 
     def __init__(
-        self, folder: Path, writer: str, limits: FileLimits, now_ms: Callable[[], int], rate: float = 1.0
+        self,
+        folder: Path,
+        writer: str,
+        limits: FileLimits,
+        now_ms: Callable[[], int],
+        rate: float = 1.0,
+        shipper: Callable[[SpoolWriter], Shipper] | None = None,
     ) -> None:
-        """`writer` is a name that no other writer of the folder has. `rate`: the share of decisions to keep."""
-        self._files = _Files(folder, writer, limits, now_ms)
-        self._waiting_bytes_max = limits.waiting_bytes_max
+        """`writer` is a name that no other writer of the folder ever has. `rate`: the share of decisions to keep.
+        `shipper` makes what brings them to the event log; without it they stay files."""
+        self._limits = limits
+        self._files = SpoolWriter(folder, writer, limits.file_bytes_max, limits.file_age_ms_max, now_ms)
         self._wanted_below = round(rate * _HASHES)
         self._encoder = msgspec.json.Encoder()
-        self._queue: deque[_Line] = deque()
-        self._taken: list[_Line] = []
-        self._queued_bytes = self._written_bytes = 0  # each counted by one thread: their difference needs no lock
-        self._dropped_full = self._dropped_failed = self._logged = 0
+        self._writing = threading.Lock()
+        self._waiting: deque[_Round] = deque()
+        self._waiting_bytes = 0
+        self._logged = self._dropped_full = self._dropped_failed = 0
         self._is_dropping = False
         self._failure: str | None = None
+        self._shipper = None if shipper is None else shipper(self._files)
+        bytes_max = limits.folder_bytes_max - limits.file_bytes_max  # a file may grow as large before we look again
+        self._room = SpoolRoom(folder, writer, bytes_max, is_shipped=shipper is not None)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._thread.start()
@@ -78,38 +99,74 @@ class DecisionFiles:
 
     def append(self, entries: Sequence[LoggedDecision], layout: FeatureLayout) -> None:
         """See `DecisionLog.append`."""
-        for entry in entries:
-            self._append(entry, layout)
-
-    def _append(self, entry: LoggedDecision, layout: FeatureLayout) -> None:
-        try:
-            line = self._encoder.encode_lines((entry,))
-        except Exception as error:  # a value that JSON cannot say: it must not cost the answer
-            self._dropped_failed += 1
-            if self._dropped_failed == 1:
-                _LOG.error("a decision cannot be logged, it and others like it are dropped: %r", error)
+        one = self._encoded(entries, layout)
+        if not one.count:
             return
-        if self._queued_bytes - self._written_bytes + len(line) > self._waiting_bytes_max:
-            self._dropped_full += 1
-            self._note_dropping(True)
-            return
-        self._note_dropping(False)
-        self._queued_bytes += len(line)
-        self._queue.append((layout, line))
+        with self._writing:
+            if self._waiting or not self._write(one):
+                self._let_wait(one)
 
     def counts(self) -> LogCounts:
         """See `DecisionLog.counts`."""
-        waiting = len(self._queue) + len(self._taken)
-        return LogCounts(self._logged, self._dropped_full, self._dropped_failed, self._files.deleted, waiting)
+        return LogCounts(
+            logged=self._logged,
+            dropped_full=self._dropped_full,
+            dropped_failed=self._dropped_failed,
+            deleted_files=self._room.deleted_files,
+            waiting=sum(one.count for one in list(self._waiting)),
+            shipped=0 if self._shipper is None else self._shipper.shipped,
+            unshippable=0 if self._shipper is None else self._shipper.unshippable,
+            lost_unshipped=self._room.lost_unshipped,
+            unshipped_bytes=self._room.unshipped_bytes,
+        )
 
-    def failure(self) -> str | None:
-        """See `DecisionLog.failure`."""
-        return self._failure
+    def notes(self) -> list[str]:
+        """See `DecisionLog.notes`."""
+        notes = []
+        if self._failure is not None:
+            notes.append(f"the decision log cannot be written, decisions wait in memory: {self._failure}")
+        if self._shipper is not None and self._shipper.failure is not None:
+            notes.append(f"the event log does not take decisions, they wait in files: {self._shipper.failure}")
+        return notes
 
     def close(self) -> None:
-        """Write what is queued, if it can be written within some seconds. Blocks."""
+        """Write and ship what waits, as far as that can be done within some seconds. Blocks."""
         self._closing.set()
         self._thread.join(_CLOSE_S)
+        self._files.end_file()
+        is_shipped = self._shipper is None or self._shipper.close(_CLOSE_S)
+        self._files.close(forget=is_shipped)
+
+    def _encoded(self, entries: Sequence[LoggedDecision], layout: FeatureLayout) -> _Round:
+        try:
+            return _Round(self._encoder.encode_lines(entries), len(entries), layout)
+        except Exception as error:  # a value that JSON cannot say: it must not cost the answer, nor the others
+            if len(entries) > 1:
+                each = [self._encoded((entry,), layout) for entry in entries]
+                return _Round(b"".join(one.lines for one in each), sum(one.count for one in each), layout)
+            self._dropped_failed += 1
+            if self._dropped_failed == 1:
+                _LOG.error("a decision cannot be logged, it and others like it are dropped: %r", error)
+            return _Round(b"", 0, layout)
+
+    def _write(self, one: _Round) -> bool:
+        try:
+            self._files.write(one.lines, one.layout)
+        except OSError as error:
+            self._note_failure(str(error))
+            return False
+        self._note_failure(None)
+        self._logged += one.count
+        return True
+
+    def _let_wait(self, one: _Round) -> None:
+        is_full = self._waiting_bytes + len(one.lines) > self._limits.waiting_bytes_max
+        self._note_dropping(is_full)
+        if is_full:
+            self._dropped_full += one.count
+            return
+        self._waiting_bytes += len(one.lines)
+        self._waiting.append(one)
 
     def _note_dropping(self, is_dropping: bool) -> None:
         # Only changes are logged: at full rate an outage would fill the disk.
@@ -119,26 +176,6 @@ class DecisionFiles:
             _LOG.warning("decisions are logged again; %d were dropped since the start", self._dropped_full)
         self._is_dropping = is_dropping
 
-    def _run(self) -> None:
-        while not self._closing.wait(TURN_S if self._failure is None else RETRY_S):
-            self._write_queued()
-        self._write_queued()
-        self._files.close()
-
-    def _write_queued(self) -> None:
-        """Write all that is queued now. What a failed write leaves is written by the next."""
-        while self._queue:
-            self._taken.append(self._queue.popleft())
-        try:
-            self._files.write(self._taken)
-        except OSError as error:
-            self._note_failure(str(error))
-            return
-        self._note_failure(None)
-        self._logged += len(self._taken)
-        self._written_bytes += sum(len(line) for _, line in self._taken)
-        self._taken.clear()
-
     def _note_failure(self, failure: str | None) -> None:
         if failure is not None and self._failure is None:
             _LOG.error("the decision log cannot be written, decisions wait: %s", failure)
@@ -146,97 +183,21 @@ class DecisionFiles:
             _LOG.warning("the decision log is written again")
         self._failure = failure
 
+    def _run(self) -> None:
+        tidied_s = begun = -1.0
+        while not self._closing.wait(SYNC_EVERY_S):
+            with contextlib.suppress(OSError):  # the next write tells
+                self._write_waiting()
+                self._files.sync()
+                if begun != self._files.files_begun or time.monotonic() > tidied_s + TIDY_EVERY_S:
+                    begun, tidied_s = self._files.files_begun, time.monotonic()
+                    self._room.tidy()
+        self._write_waiting()
 
-class _Files:
-    """The files of one writer, one after the other. For one thread."""
-
-    def __init__(self, folder: Path, writer: str, limits: FileLimits, now_ms: Callable[[], int]) -> None:
-        self._folder, self._writer, self._limits, self._now_ms = folder, writer, limits, now_ms
-        self._descriptor: int | None = None
-        self._path = Path()
-        self._opened_ms = self._size = self._number = 0
-        self._layouts: set[tuple[str, str]] = set()
-        self.deleted = 0
-
-    def write(self, lines: list[_Line]) -> None:
-        """Append the lines, each after a line for its layout if the file has none yet; all of them, or none.
-
-        Raises OSError.
-        """
-        if not lines:
-            return
-        try:
-            descriptor = self._current()
-            parts: list[bytes] = []
-            for layout, line in lines:
-                if (layout.service, layout.fingerprint) not in self._layouts:
-                    self._layouts.add((layout.service, layout.fingerprint))
-                    parts.append(msgspec.json.encode(layout) + b"\n")
-                parts.append(line)
-            _write_all(descriptor, b"".join(parts), self._size)
-            self._size = os.lseek(descriptor, 0, os.SEEK_CUR)
-        except OSError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Close the file; the next write begins another."""
-        if self._descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.close(self._descriptor)
-        self._descriptor = None
-
-    def _current(self) -> int:
-        now_ms = self._now_ms()
-        is_full = self._size >= self._limits.file_bytes_max or now_ms - self._opened_ms >= self._limits.file_age_ms_max
-        if self._descriptor is not None and (is_full or _day(now_ms) != _day(self._opened_ms)):
-            self.close()
-        if self._descriptor is None:
-            self._make_room()
-            self._open(now_ms)
-        assert self._descriptor is not None
-        return self._descriptor
-
-    def _open(self, now_ms: int) -> None:
-        at, self._number = datetime.fromtimestamp(now_ms / 1000, UTC), self._number + 1
-        folder = self._folder / f"date={_day(now_ms)}"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / f"{at:%H%M%S}-{self._writer}-{self._number:04}{SUFFIX}"
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self._opened_ms, self._size, self._layouts = now_ms, 0, set()
-
-    def _make_room(self) -> None:
-        """Delete the oldest files, as many as are too much; several writers may do so at once."""
-        sizes = _sizes(self._folder)
-        excess = sum(sizes.values()) + self._limits.file_bytes_max - self._limits.folder_bytes_max
-        for path in sorted(sizes, key=lambda path: (path.parent.name, path.name)):
-            if excess <= 0:
-                return
-            path.unlink(missing_ok=True)
-            self.deleted += 1
-            excess -= sizes[path]
-            _LOG.warning("the decision log is full: %s is deleted", path)
-
-
-def _sizes(folder: Path) -> Mapping[Path, int]:
-    sizes = {}
-    for path in folder.glob(f"date=*/*{SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):  # another writer was faster
-            sizes[path] = path.stat().st_size
-    return sizes
-
-
-def _write_all(descriptor: int, data: bytes, size: int) -> None:
-    """Append all of `data`, or cut the file back to `size`, which it had before. Raises OSError."""
-    left = memoryview(data)
-    try:
-        while left:
-            left = left[os.write(descriptor, left) :]
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, size)
-        raise
-
-
-def _day(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d")
+    def _write_waiting(self) -> None:
+        is_written = True
+        while self._waiting and is_written:
+            with self._writing:
+                is_written = self._write(self._waiting[0])
+                if is_written:
+                    self._waiting_bytes -= len(self._waiting.popleft().lines)

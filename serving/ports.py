@@ -89,8 +89,11 @@ class Publisher(Protocol):
 class LogCounts:
     """What a decision log has done since it began.
 
-    logged: decisions that are safe in it. dropped_full, dropped_failed: those that it lost, because too many waited, or
-    because one could not be encoded. deleted_files: old files that made room. waiting: taken, and not logged yet.
+    logged: decisions that a killed process does not lose. dropped_full, dropped_failed: those that were lost, because
+    too many waited, or because one could not be encoded. deleted_files: old files that made room. waiting: taken, and
+    not logged yet. shipped: acknowledged by the event log, those of dead processes as well. unshippable: too large for
+    it. lost_unshipped: deleted to make room before they were shipped. unshipped_bytes: what all processes together
+    have to ship.
     """
 
     logged: int = 0
@@ -98,6 +101,10 @@ class LogCounts:
     dropped_failed: int = 0
     deleted_files: int = 0
     waiting: int = 0
+    shipped: int = 0
+    unshippable: int = 0
+    lost_unshipped: int = 0
+    unshipped_bytes: int = 0
 
 
 class DecisionLog(Protocol):
@@ -108,13 +115,32 @@ class DecisionLog(Protocol):
         ...
 
     def append(self, entries: Sequence[LoggedDecision], layout: FeatureLayout) -> None:
-        """Take the decisions of one round; `layout` names their features. Never raises: what is lost is counted."""
+        """Take the decisions of one round; `layout` names their features. They may be answered when this returns.
+
+        Never waits for a network, and never raises: what is lost is counted.
+        """
         ...
 
     def counts(self) -> LogCounts:
         """What has become of the decisions so far."""
         ...
 
-    def failure(self) -> str | None:
-        """Why decisions are not being kept now; None when they are."""
+    def notes(self) -> list[str]:
+        """What does not work as it should, for /readyz."""
+        ...
+
+
+class RecordProducer(Protocol):
+    """Appends records to the event log in batches: `materialize.stream.log.EventLogProducer`."""
+
+    def send(self, topic: str, key: bytes, value: bytes) -> None:
+        """Queue one record."""
+        ...
+
+    def flush(self, timeout_ms: int) -> None:
+        """Return when all sent records are acknowledged. Raises whatever the log raises."""
+        ...
+
+    def close(self) -> None:
+        """Flush, then free the connections. Raises as `flush` does."""
         ...

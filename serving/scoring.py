@@ -133,9 +133,7 @@ class ScoringService:
         notes += self._left_behind
         if not self._publishing_works:
             notes.append("the last event could not be published to the stream")
-        failure = None if self._log is None else self._log.failure()
-        if failure is not None:
-            notes.append(f"the decision log cannot be written, decisions wait: {failure}")
+        notes += [] if self._log is None else self._log.notes()
         return Readiness(ready=not reasons, reasons=reasons, notes=notes)
 
     async def score(

@@ -34,6 +34,15 @@ class Settings:
     decision_log_mib_max
                     the oldest files go when the folder holds more
                                                               ACTOR_RISK_DECISION_LOG_MIB_MAX, default 4096
+    decision_log_ship
+                    1: decisions go on to the event log; 0: they stay files
+                                                              ACTOR_RISK_DECISION_LOG_SHIP, default 1
+    decision_stream_records_max
+                    what Redis keeps of them, in memory; Kafka keeps them for its time
+                                                              ACTOR_RISK_DECISION_STREAM_RECORDS_MAX, default 65536
+    decisions_archive
+                    where `actor-risk decisions sink` writes: a directory, or an address such as s3://bucket/decisions
+                                                              ACTOR_RISK_DECISIONS_ARCHIVE
     access_keys     file of API keys                          ACTOR_RISK_ACCESS_KEYS
     jwks            public keys of those who sign tokens, and what a token must say as `iss` and `aud`
                                                               ACTOR_RISK_JWKS, ACTOR_RISK_JWT_ISSUER, …_JWT_AUDIENCE
@@ -56,6 +65,9 @@ class Settings:
     decisions: Path
     decision_log_rate: float
     decision_log_mib_max: int
+    decision_log_ship: bool
+    decision_stream_records_max: int
+    decisions_archive: Path | str | None
     access_keys: Path | None
     jwks: Path | None
     jwt_issuer: str | None
@@ -77,6 +89,7 @@ class Settings:
     def from_environment(environ: Mapping[str, str]) -> Settings:
         """The settings in these variables. Raises SettingsError naming the variable that is wrong."""
         home = Path(environ.get(f"{PREFIX}HOME") or ".local")
+        archive = environ.get(f"{PREFIX}DECISIONS_ARCHIVE")
         return Settings(
             feature_repo=Path(environ.get(f"{PREFIX}FEATURE_REPO") or "feature_repo").absolute(),
             registry=Path(environ.get(f"{PREFIX}REGISTRY") or home / "registry.db").absolute(),
@@ -87,6 +100,9 @@ class Settings:
             decisions=Path(environ.get(f"{PREFIX}DECISIONS") or home / "decisions").absolute(),
             decision_log_rate=_share(environ, "DECISION_LOG_RATE", 1.0),
             decision_log_mib_max=_positive(environ, "DECISION_LOG_MIB_MAX", 4096),
+            decision_log_ship=_switch(environ, "DECISION_LOG_SHIP"),
+            decision_stream_records_max=_positive(environ, "DECISION_STREAM_RECORDS_MAX", 65_536),
+            decisions_archive=_place(archive) if archive else None,
             access_keys=_file(environ, "ACCESS_KEYS"),
             jwks=_file(environ, "JWKS"),
             jwt_issuer=environ.get(f"{PREFIX}JWT_ISSUER") or None,
@@ -116,6 +132,14 @@ def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and int(text)):
         raise SettingsError(f"{PREFIX}{name} must be a whole number from 1 to 999999999, not {text[:20]!r}")
     return int(text)
+
+
+def _switch(environ: Mapping[str, str], name: str) -> bool:
+    """On, unless the variable says 0."""
+    text = environ.get(PREFIX + name) or "1"
+    if text not in ("0", "1"):
+        raise SettingsError(f"{PREFIX}{name} must be 0 or 1, not {text[:20]!r}")
+    return text == "1"
 
 
 def _share(environ: Mapping[str, str], name: str, default: float) -> float:

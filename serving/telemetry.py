@@ -141,11 +141,13 @@ class Telemetry(Collector):
 
 
 def _log_families(log: LogCounts) -> Iterator[Metric]:
-    told = "Decisions of the decision log: logged, or dropped because too many waited or one could not be encoded"
+    told = "Decisions of the decision log: logged, shipped to the event log, or lost on the way to one of them"
     decisions = CounterMetricFamily("actor_risk_decision_log_decisions", told, labels=["outcome"])
-    for outcome in ("logged", "dropped_full", "dropped_failed"):
+    for outcome in ("logged", "dropped_full", "dropped_failed", "shipped", "unshippable", "lost_unshipped"):
         decisions.add_metric([outcome], getattr(log, outcome))
     yield decisions
     deleted = "Old files of the decision log that were deleted to make room"
     yield CounterMetricFamily("actor_risk_decision_log_deleted_files", deleted, value=log.deleted_files)
     yield GaugeMetricFamily("actor_risk_decision_log_waiting", "Decisions that wait to be written", value=log.waiting)
+    unshipped = "Bytes in the decision log's folder, of all replicas, that wait for the event log"
+    yield GaugeMetricFamily("actor_risk_decision_log_unshipped_bytes", unshipped, value=log.unshipped_bytes)

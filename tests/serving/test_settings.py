@@ -22,6 +22,8 @@ def test_everything_has_a_default_below_home() -> None:
     assert (settings.kafka_servers, settings.body_bytes_max) == (None, 1 << 20)
     assert settings.decisions == Path(".local/decisions").absolute()
     assert (settings.decision_log_rate, settings.decision_log_mib_max) == (1.0, 4096)
+    assert (settings.decision_log_ship, settings.decision_stream_records_max) == (True, 65_536)
+    assert settings.decisions_archive is None
 
 
 def test_each_variable_sets_its_setting(tmp_path: Path) -> None:
@@ -33,6 +35,9 @@ def test_each_variable_sets_its_setting(tmp_path: Path) -> None:
             "ACTOR_RISK_DECISIONS": str(tmp_path / "log"),
             "ACTOR_RISK_DECISION_LOG_RATE": ".05",
             "ACTOR_RISK_DECISION_LOG_MIB_MAX": "100",
+            "ACTOR_RISK_DECISION_LOG_SHIP": "0",
+            "ACTOR_RISK_DECISION_STREAM_RECORDS_MAX": "1000",
+            "ACTOR_RISK_DECISIONS_ARCHIVE": "s3://bucket/decisions",
             "REDIS_URL": "rediss://cache.internal:6380/2",
             "KAFKA_BOOTSTRAP_SERVERS": "kafka-1:9092,kafka-2:9092",
         }
@@ -41,6 +46,8 @@ def test_each_variable_sets_its_setting(tmp_path: Path) -> None:
     assert (settings.feature_repo, settings.body_bytes_max) == (tmp_path / "repo", 4096)
     assert (settings.decisions, settings.decision_log_rate) == (tmp_path / "log", 0.05)
     assert settings.decision_log_mib_max == 100
+    assert (settings.decision_log_ship, settings.decision_stream_records_max) == (False, 1_000)
+    assert settings.decisions_archive == "s3://bucket/decisions"
     assert settings.redis_url == "rediss://cache.internal:6380/2"
     assert settings.kafka_servers == "kafka-1:9092,kafka-2:9092"
 
@@ -57,6 +64,7 @@ def test_each_variable_sets_its_setting(tmp_path: Path) -> None:
         ("ACTOR_RISK_DECISION_LOG_RATE", "5%"),
         ("ACTOR_RISK_DECISION_LOG_RATE", "-0.1"),
         ("ACTOR_RISK_DECISION_LOG_RATE", "nan"),
+        ("ACTOR_RISK_DECISION_LOG_SHIP", "yes"),
         ("REDIS_URL", "localhost:6379"),
     ],
 )

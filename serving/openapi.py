@@ -9,6 +9,7 @@ import msgspec
 
 from materialize.events import TOPICS, schema_version
 from serving import examples
+from serving.access import ANY_KEY, OPEN, need_of
 from serving.decision import Decision, Health, ModelList, Readiness, ScoreRequest
 from serving.errors import (
     EventRejectedError,
@@ -24,9 +25,9 @@ from serving.problems import INTERNAL, KINDS, PROBLEM_JSON, EventsProblem, Probl
 JsonObject = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
-_SCORE_STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503)
-_EVENTS_STATUSES = (400, 401, 403, 413, 415, 429, 500)
-_FEATURES_STATUSES = (400, 401, 403, 413, 415, 422, 429, 500, 503)
+_SCORE_STATUSES = (400, 404, 413, 415, 422, 500, 503)
+_EVENTS_STATUSES = (400, 413, 415, 500)
+_FEATURES_STATUSES = (400, 413, 415, 422, 500, 503)
 _FIELDS_AT_FAULT = {404: "model", 422: "entities.ip"}
 _DETAILS = {
     400: "not valid JSON: Input data was truncated",
@@ -41,6 +42,11 @@ _DETAILS = {
     500: "the failure is in the server's log",
     503: "Redis did not answer in time: try again",
 }
+_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a JWT with the scopes in `scope`"},
+    "key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "An API key"},
+}
 _FEATURES_ENTITIES = {
     "ip": ["203.0.113.9"],
     "device_id": ["dev-1009"],
@@ -52,7 +58,7 @@ _FEATURES_ENTITIES = {
 _DESCRIPTION = (
     "Scores actors in advertising (advertisers, creators, and the IPs and devices that link them) from features that "
     "are fresh to the last event, and says why. Errors are problem details (RFC 9457); `field` names the part of the "
-    "request at fault."
+    "request at fault. A server that only its own machine can reach may ask for no key."
 )
 
 
@@ -68,7 +74,24 @@ def openapi_document(*, with_feast: bool = False, with_events: bool = False) -> 
         document["paths"] |= {"/get-online-features": {"post": _features_operation()}, "/health": {"get": health}}
         _, schemas = msgspec.json.schema_components([FeaturesRequest, FeaturesAnswer], ref_template=_REF)
         document["components"]["schemas"] |= schemas
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _say_who_may_ask(operation, need_of(path))
     return document
+
+
+def _say_who_may_ask(operation: JsonObject, need: str | None) -> None:
+    """Which keys the operation takes, and what is answered to others and to those who ask too often."""
+    if need is OPEN:
+        operation["security"] = []
+        return
+    scopes = [] if need == ANY_KEY else [need]
+    operation["security"] = [{scheme: scopes} for scheme in _SECURITY_SCHEMES]
+    statuses = (401, 403, 429) if scopes else (401, 429)
+    answers = {str(status): _problem_answer(status) for status in statuses}
+    answers["401"]["headers"] = {"WWW-Authenticate": {"schema": {"const": "Bearer"}}}
+    answers["429"]["headers"] = _RETRY_AFTER
+    operation["responses"] = dict(sorted((operation["responses"] | answers).items()))
 
 
 def _document() -> JsonObject:
@@ -87,7 +110,7 @@ def _document() -> JsonObject:
             "/openapi.json": {"get": _get("openapi", "This document", {200: _text("application/json")})},
             "/docs": {"get": _get("docs", "This document, to read and to try", {200: _text("text/html")})},
         },
-        "components": {"schemas": _schemas()},
+        "components": {"schemas": _schemas(), "securitySchemes": _SECURITY_SCHEMES},
         "x-problems": [msgspec.to_builtins(_problem(kind)) for kind in (*KINDS.values(), INTERNAL)],
     }
 
@@ -100,7 +123,7 @@ def _score_operation() -> JsonObject:
         }
     }
     answers |= {str(status): _problem_answer(status) for status in _SCORE_STATUSES}
-    answers["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+    answers["503"]["headers"] = _RETRY_AFTER
     shown = {name: {"value": body} for name, body in examples.example_requests().items()}
     return {
         "operationId": "score",
@@ -139,7 +162,7 @@ def _events_operation() -> JsonObject:
     answers["422"] = _events_problem(invalid, EventRejectedError(_rejected()))
     told = EventsUnconfirmedError(1, examples.example_unconfirmed())
     answers["503"] = _events_problem("The log did not acknowledge all events: send them again", told)
-    answers["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+    answers["503"]["headers"] = _RETRY_AFTER
     return {
         "operationId": "takeEvents",
         "summary": "Publish events to the stream",

@@ -12,7 +12,7 @@ from datetime import datetime
 from hashlib import sha256
 from math import inf
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from serving.access.buckets import Limit
 from serving.access.client import Client, Known
 from serving.access.files import AccessFileError, read
+from serving.access.routes import ScopeName
 
 KEY_PREFIX = "ark_"
 """So that scanners for leaked secrets find a key by `ark_[A-Za-z0-9_-]{43}`."""
@@ -29,7 +30,7 @@ _MS_PER_S = 1000
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Scopes = Annotated[tuple[Literal["score", "features:read", "admin"], ...], Meta(min_length=1)]
+Scopes = Annotated[tuple[ScopeName, ...], Meta(min_length=1)]
 Expires = Annotated[datetime, Meta(tz=True)]
 Rate = Annotated[float, Meta(gt=0, le=1e6)]
 Burst = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -101,7 +102,9 @@ def change_keys(path: Path, change: Callable[[KeyFile], KeyFile]) -> None:
         path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone_in(path.parent):
-            _replace(path, msgspec.json.format(msgspec.json.encode(change(read_keys(path)))) + b"\n")
+            data = msgspec.json.format(msgspec.json.encode(change(read_keys(path)))) + b"\n"
+            parse_keys(data)  # what is written can be read
+            _replace(path, data)
     except OSError as error:
         raise AccessFileError(f"it cannot be written: {error.strerror}") from error
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-SCORE, FEATURES_READ, ADMIN = "score", "features:read", "admin"
-SCOPES = (SCORE, FEATURES_READ, ADMIN)
+from typing import Final, Literal
+
+ScopeName = Literal["score", "features:read", "admin"]
+SCORE: Final = "score"
+FEATURES_READ: Final = "features:read"
+ADMIN: Final = "admin"
+SCOPES: tuple[ScopeName, ...] = (SCORE, FEATURES_READ, ADMIN)
 """None of them contains another: a key has the scopes that it names."""
 
 OPEN = None

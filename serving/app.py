@@ -13,7 +13,9 @@ from typing import Annotated, Any
 
 import msgspec
 from ray import serve
+from ray.serve.context import _get_global_client
 
+from serving.access import follow, require_access_beyond_loopback
 from serving.asgi import ScoringApp
 from serving.bootstrap import build_server
 from serving.errors import ModelLoadError
@@ -52,8 +54,9 @@ class Scoring:
         if not notes:
             _LOG.info("Ray Serve's fast path (HAProxy and throughput mode) is on")
         self._waiting: asyncio.Task[None] | None = None
-        self._following: asyncio.Task[None] | None = None
+        self._following: asyncio.Future[Any] | None = None
         self._settings = Settings.from_environment(os.environ)
+        require_access_beyond_loopback(self._settings, _http_host())
         self._server = build_server(self._settings, notes)
 
     def __serve_build_asgi_app__(self) -> ScoringApp:
@@ -64,7 +67,13 @@ class Scoring:
         self._waiting = await apply_user_config(self._server.service, user_config)
         if self._following is None:
             every_s = self._settings.registry_poll_ms / 1000
-            self._following = asyncio.create_task(follow_registry(self._server.service, every_s))
+            self._following = asyncio.gather(follow_registry(self._server.service, every_s), follow(self._server.gate))
+
+
+def _http_host() -> str | None:
+    """The address that Ray Serve listens at, proxies and replicas alike. Ray has no public way to ask for it."""
+    host: str | None = _get_global_client().http_config.host
+    return host
 
 
 async def follow_registry(service: ScoringService, every_s: float) -> None:

@@ -18,9 +18,11 @@ _COLOURS = {"allow": "green", "review": "yellow", "block": "red"}
 _BAR_WIDTH = 16
 
 
-def ask(url: str, body: Answer, timeout_s: float = 10.0) -> Answer:
-    """The decision record for a request body. Raises ActorRiskError with the problem that the server names."""
-    request = Request(f"{url}/v1/score", json.dumps(body).encode(), {"content-type": "application/json"})
+def ask(url: str, body: Answer, timeout_s: float = 10.0, key: str | None = None) -> Answer:
+    """The decision record for a request body; `key` is an API key or token. Raises ActorRiskError with the problem that
+    the server names."""
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+    request = Request(f"{url}/v1/score", json.dumps(body).encode(), headers)
     try:
         with urlopen(request, timeout=timeout_s) as answer:
             record: Answer = json.load(answer)

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("_models", "Build a training set, train, publish, make it champion."),
     "models": ("_bundles", "Import a model, look at models and versions, set aliases."),
     "serve": ("_serving", "Run the scoring application."),
+    "keys": ("_keys", "API keys of those who may ask: make, list, revoke."),
     "score": ("_serving", "Ask a running scoring application."),
     "explain": ("_explain", "Show why: bars here, or shap's waterfall and beeswarm as a picture."),
     "audit": ("_audit", "Compute served features again from history, and compare."),
@@ -97,6 +98,7 @@ def main() -> None:
       actor-risk train                   models from point-in-time features
       actor-risk models list             what there is; import one made elsewhere
       actor-risk serve                   the HTTP endpoint (leave it running)
+      actor-risk keys --help             who may ask it, when others than this machine shall
       actor-risk score --help            ask it
       actor-risk explain --help          why: decisions and models, as bars or pictures
       actor-risk audit --help            served features, computed again from history

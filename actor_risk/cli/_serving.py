@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -59,6 +60,8 @@ def score(keys: tuple[str, ...], model: str, event: str | None, explain: str, ur
 
     \b
       actor-risk score --model advertiser_risk advertiser_id=adv-17 device_id=dev-3 ip=10.0.0.7
+
+    An API key or token is taken from ACTOR_RISK_API_KEY.
     """
     from actor_risk.scoring_client import ask, show
 
@@ -68,7 +71,7 @@ def score(keys: tuple[str, ...], model: str, event: str | None, explain: str, ur
             body["event"] = json.loads(event)
         except json.JSONDecodeError as error:
             raise click.BadParameter(str(error), param_hint="--event") from error
-    answer = ask(url, body)
+    answer = ask(url, body, key=os.environ.get("ACTOR_RISK_API_KEY"))
     if as_json or explain == "none":
         click.echo(json.dumps(answer, indent=2))
     else:

@@ -31,6 +31,7 @@ TREE_OPERATORS = frozenset({"TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsem
 _BOUNDED_ML = TREE_OPERATORS | {
     *("LinearClassifier", "LinearRegressor", "Scaler", "Imputer", "Normalizer", "Binarizer", "ZipMap"),
 }
+_CLASSIFIERS = frozenset({"TreeEnsembleClassifier", "LinearClassifier", "SVMClassifier"})
 _OTHER_ML = frozenset({"ArrayFeatureExtractor", "FeatureVectorizer", "SVMClassifier", "SVMRegressor", "LabelEncoder"})
 _BOUNDED = frozenset(
     {
@@ -190,6 +191,11 @@ def _check_node(node: onnx.NodeProto) -> None:
         raise UnsupportedModelError(
             f"the operator {named(node.op_type)!r} of domain {named(node.domain or 'ai.onnx')!r} is not allowed: only "
             "pure tensor operators of ai.onnx and ai.onnx.ml are, without control flow, randomness, text or own code"
+        )
+    if node.op_type in _CLASSIFIERS and any(a.name == "post_transform" and a.s == b"PROBIT" for a in node.attribute):
+        raise UnsupportedModelError(
+            f"the {node.op_type} has the post-transform PROBIT, by which ONNX Runtime makes a score of a probability "
+            "and leaves one of two classes to chance: export scores, with the link behind them (Erf)"
         )
     for attribute in node.attribute:
         if attribute.type not in _PLAIN_ATTRIBUTES or attribute.ref_attr_name:

@@ -67,7 +67,7 @@ def export_trees(ensemble: Ensemble, calibration: Calibration = NO_CALIBRATION) 
     if ensemble.single_precision:
         raise UnsupportedModelError("these trees round their input to float32: move their thresholds to double first")
     if isinstance(calibration, Platt):
-        ensemble = _scaled(ensemble, calibration)
+        ensemble = ensemble.scaled(calibration.slope, calibration.intercept)
     trees = _Attributes()
     graph = helper.make_graph(
         [_operator(trees.of(_without_constant(ensemble)), FEATURES, MARGIN), _link(calibration)],
@@ -94,11 +94,6 @@ def _link(calibration: Calibration) -> onnx.NodeProto:
     if not isinstance(calibration, Steps):
         return helper.make_node("Sigmoid", [MARGIN], [SCORE])
     return _operator(_Attributes().of(Ensemble(1, (_steps_tree(calibration),))), MARGIN, SCORE)
-
-
-def _scaled(ensemble: Ensemble, platt: Platt) -> Ensemble:
-    trees = tuple(replace(tree, value=tree.value * platt.slope) for tree in ensemble.trees)
-    return replace(ensemble, trees=trees, constant=ensemble.constant * platt.slope + platt.intercept)
 
 
 def _without_constant(ensemble: Ensemble) -> Ensemble:

@@ -10,6 +10,7 @@ score leave in double precision. What was chosen is written into the model's met
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -207,6 +208,13 @@ class _Rewriting:
         node = self._wiring.maker(core)
         if node is not None and node.domain == ML_DOMAIN:
             post = _post_transform(node)
+            if place == 0 and _weighs_second_only(node):
+                raise UnsupportedModelError(
+                    f"all weights of the trees are of class {named(answer.labels[1])!r}, and ONNX Runtime has no score "
+                    f"of {named(answer.labels[0])!r}: score {named(answer.labels[1])!r}"
+                )
+            if _has_one_score(node):
+                return self._of_one_score(node, core, post, place)
             if post in ("LOGISTIC", "SOFTMAX"):
                 return self._taken_out(node, core, post, answer, place)
         elif node is not None:
@@ -220,14 +228,22 @@ class _Rewriting:
         self, node: onnx.NodeProto, core: str, post: str, answer: _Answer, place: int
     ) -> tuple[str, str, str]:
         """The operator's own post-transform becomes an operator behind it."""
-        for given in node.attribute:
-            if given.name == "post_transform":
-                given.CopyFrom(helper.make_attribute("post_transform", _none_of(node)))
+        _take_out(node)
         if post == "LOGISTIC":
             return self._logistic(self._column(core, place, answer.columns))
         margin = self._column(core, place, answer.columns)
         shares = self._add("Softmax", self._double(core), axis=1)
         return margin, self._picked(shares, place, answer.columns), RAW_MARGIN
+
+    def _of_one_score(self, node: onnx.NodeProto, core: str, post: str, place: int) -> tuple[str, str, str]:
+        """Of two classes, only the second one's score is computed. The first one's is its opposite before a logistic
+        link, else the rest to 1: ONNX Runtime applies no other link to one score."""
+        _take_out(node)
+        second = self._column(core, 1, 2)
+        if post == "LOGISTIC":
+            return self._logistic(second if place else self._add("Neg", second))
+        column = second if place else self._add("Sub", self._hold(TensorProto.DOUBLE, [], [1.0]), second)
+        return column, column, PROBABILITY
 
     def _through_normalizer(self, tensor: str) -> str:
         """Past a Normalizer that divides the probabilities of a softmax by their sum, which is 1."""
@@ -245,12 +261,13 @@ class _Rewriting:
         if node.op_type == "Softmax" and attribute(node, "axis", -1) in (1, -1):
             margin = self._column(node.input[0], place, answer.columns)
             return margin, self._column(node.output[0], place, answer.columns), RAW_MARGIN
-        if place == 1 and answer.columns == 2:
+        if answer.columns == 2:
             logits = self._logits_of_pair(node)
             if logits is not None:
-                return self._logistic(self._column(logits, 0, 1))
+                second = self._column(logits, 0, 1)
+                return self._logistic(second if place else self._add("Neg", second))
             mirrored = self._mirrored_logits(node)
-            return None if mirrored is None else self._logistic(self._column(mirrored, 1, 2))
+            return None if mirrored is None else self._logistic(self._column(mirrored, place, 2))
         return None
 
     def _logistic(self, margin: str) -> tuple[str, str, str]:
@@ -308,9 +325,12 @@ class _Rewriting:
         return self._add("Cast", tensor, to=TensorProto.DOUBLE)
 
     def _constant(self, values: list[int]) -> str:
+        return self._hold(TensorProto.INT64, [len(values)], values)
+
+    def _hold(self, kind: int, dims: list[int], values: Sequence[float]) -> str:
         self._made += 1
         name = f"actor_risk/{self._made}"
-        self._graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(values)], values))
+        self._graph.initializer.append(helper.make_tensor(name, kind, dims, values))
         return name
 
     def _add(self, operator: str, *inputs: str, **attributes: int) -> str:
@@ -400,10 +420,25 @@ def _post_transform(node: onnx.NodeProto) -> str:
 
 
 def _has_one_score(node: onnx.NodeProto) -> bool:
-    """Whether a classifier of two classes computes one score, to which ONNX Runtime does not apply a softmax."""
+    """Whether a classifier of two classes computes one score."""
+    if len(_labels_of(node)) != 2:
+        return False
     if node.op_type == "TreeEnsembleClassifier":
-        return len(set(attribute(node, "class_ids", []))) < 2
-    return node.op_type == "LinearClassifier" and len(attribute(node, "intercepts", [])) < len(_labels_of(node))
+        return set(attribute(node, "class_ids", [])) == {0}
+    return node.op_type == "LinearClassifier" and len(attribute(node, "intercepts", [])) == 1
+
+
+def _weighs_second_only(node: onnx.NodeProto) -> bool:
+    """Whether a classifier by trees has two classes and weights of the second alone, beside which stands always 0."""
+    is_classifier = node.op_type == "TreeEnsembleClassifier" and len(_labels_of(node)) == 2
+    return is_classifier and set(attribute(node, "class_ids", [])) == {1}
+
+
+def _take_out(node: onnx.NodeProto) -> None:
+    """Has the operator answer without its post-transform."""
+    for given in node.attribute:
+        if given.name == "post_transform":
+            given.CopyFrom(helper.make_attribute("post_transform", _none_of(node)))
 
 
 def _none_of(node: onnx.NodeProto) -> int | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -68,6 +68,11 @@ class Ensemble:
     def has_covers(self) -> bool:
         """Whether every tree knows its covers."""
         return all(tree.cover is not None for tree in self.trees)
+
+    def scaled(self, factor: float, offset: float) -> Ensemble:
+        """The ensemble whose margin is `offset` + `factor` · the margin of this one."""
+        trees = tuple(replace(tree, value=tree.value * factor) for tree in self.trees)
+        return replace(self, trees=trees, constant=self.constant * factor + offset)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ import onnx
 from models._arrays import Floats
 from models._operators import check_nodes
 from models.errors import InputError
-from models.explain._core import Preparation, linear_of, preparation_of, reading_features, trees_of
+from models.explain._core import Preparation, Trees, linear_of, preparation_of, reading_features, trees_of
 from models.explain._linear import LinearExplainer
 from models.explain._prepared import Prepared
 from models.explain._protocol import Explainer
@@ -49,7 +49,7 @@ def trees_behind(model: onnx.ModelProto) -> Ensemble | None:
     steps = None if trees is None else preparation_of(model, trees.prepared)
     if trees is None or steps is None or steps.operators:
         return None
-    return read_trees(reading_features(model, trees, model.graph.input[0].type.tensor_type.elem_type))
+    return _read(model, trees, model.graph.input[0].type.tensor_type.elem_type)
 
 
 def is_exact(model: onnx.ModelProto) -> bool:
@@ -93,7 +93,7 @@ def explainer_of(
     # ONNX Runtime walks what it is given, in a loop for ever: the trees are looked at also when tables are there.
     check_nodes(trees.operator, facts_of(model).width)
     if tables is None or path_dependent != (tables.kind == PATH_DEPENDENT):
-        ensemble = read_trees(reading_features(model, trees, preparation.element_type))
+        ensemble = _read(model, trees, preparation.element_type)
         tables = _built(ensemble, preparation.apply(background), path_dependent)
     exact: Explainer = (
         PathDependentTrees(tables, reference, space)
@@ -102,6 +102,10 @@ def explainer_of(
     )
     explainer = Prepared(exact, preparation) if steps.operators else exact
     return Chosen(explainer, PATH_TREES if path_dependent else TREES, preparation.operators, tables)
+
+
+def _read(model: onnx.ModelProto, trees: Trees, element_type: int) -> Ensemble:
+    return read_trees(reading_features(model, trees, element_type)).scaled(trees.factor, trees.offset)
 
 
 def _built(ensemble: Ensemble, background: Floats, path_dependent: bool) -> TreeTables:

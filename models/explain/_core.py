@@ -5,7 +5,7 @@ features ──► preparation, feature by feature ──► model operator ─�
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,13 @@ _WITH_CONSTANT = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max"})
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """The margin is the chosen target of one operator of trees. `prepared`: the tensor that it reads."""
+    """The margin is `offset` + `factor` · the chosen target of one operator of trees, which is their sum or mean.
+    `prepared`: the tensor that it reads."""
 
     operator: onnx.NodeProto
     prepared: str
+    factor: float
+    offset: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +86,28 @@ class Preparation:
 def trees_of(model: onnx.ModelProto) -> Trees | None:
     """The operator of trees whose chosen column is the margin, None when it is made in another way."""
     wiring = Wiring(model.graph)
-    tensor = _before_choice(wiring, MARGIN)[0]
-    node = wiring.maker(tensor)
+    chosen = _before_choice(wiring, MARGIN)
+    node = wiring.maker(chosen.tensor)
     if node is None or node.domain != ML_DOMAIN or node.op_type not in TREE_OPERATORS:
         return None
-    return Trees(node, node.input[0])
+    if not _adds_up(node) or (chosen.column == 0 and _scores_one_class(node)):
+        return None
+    return Trees(node, str(node.input[0]), chosen.factor, chosen.offset)
 
 
 def linear_of(model: onnx.ModelProto) -> Linear | None:
     """The linear model whose chosen column is the margin, None when it is made in another way."""
     wiring = Wiring(model.graph)
-    tensor, column = _before_choice(wiring, MARGIN)
-    node = wiring.maker(tensor)
+    chosen = _before_choice(wiring, MARGIN)
+    node = wiring.maker(chosen.tensor)
     if node is None:
         return None
-    found = _of_linear_operator(node, column) if node.domain == ML_DOMAIN else _of_product(wiring, tensor, column)
-    return found if found is not None and found.weights.size == _width(model) else None
+    is_operator = node.domain == ML_DOMAIN
+    found = _of_linear_operator(node, chosen.column) if is_operator else _of_product(wiring, node, chosen.column)
+    if found is None or found.weights.size != _width(model):
+        return None
+    weights, intercept = found.weights * chosen.factor, found.intercept * chosen.factor + chosen.offset
+    return Linear(weights, intercept, found.prepared)
 
 
 def preparation_of(model: onnx.ModelProto, tensor: str) -> Steps | None:
@@ -128,16 +137,54 @@ def reading_features(model: onnx.ModelProto, trees: Trees, element_type: int) ->
     return alone
 
 
-def _before_choice(wiring: Wiring, tensor: str) -> tuple[str, int]:
-    """The tensor of which `tensor` is one column, through what only picks and converts, and the column."""
-    column = 0
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """`offset` + `factor` · one column of a tensor."""
+
+    tensor: str
+    column: int = 0
+    factor: float = 1.0
+    offset: float = 0.0
+
+
+def _before_choice(wiring: Wiring, tensor: str) -> _Choice:
+    """What `tensor` is a column of, through what only picks, converts, negates and takes from a number."""
+    choice = _Choice(wiring.unchanged(tensor))
     while True:
-        tensor = wiring.unchanged(tensor)
-        node = wiring.maker(tensor)
-        index = None if node is None or node.op_type != "Gather" else wiring.constant(node.input[1])
-        if node is None or index is None or index.size != 1 or attribute(node, "axis", 0) != 1:
-            return tensor, column
-        tensor, column = str(node.input[0]), int(index.reshape(-1)[0])
+        node = wiring.maker(choice.tensor)
+        before = None if node is None else _step_before(wiring, node, choice)
+        if before is None:
+            return choice
+        choice = replace(before, tensor=wiring.unchanged(before.tensor))
+
+
+def _step_before(wiring: Wiring, node: onnx.NodeProto, choice: _Choice) -> _Choice | None:
+    if node.op_type == "Gather":
+        index = wiring.constant(node.input[1])
+        if index is None or index.size != 1 or attribute(node, "axis", 0) != 1:
+            return None
+        return replace(choice, tensor=str(node.input[0]), column=int(index.reshape(-1)[0]))
+    if node.op_type == "Neg":
+        return replace(choice, tensor=str(node.input[0]), factor=-choice.factor)
+    split = wiring.split_constant(node) if node.op_type == "Sub" else None
+    if split is None or split[1].size != 1 or split[2] != 1:
+        return None
+    offset = choice.offset + choice.factor * float(split[1].reshape(-1)[0])
+    return replace(choice, tensor=split[0], factor=-choice.factor, offset=offset)
+
+
+def _adds_up(node: onnx.NodeProto) -> bool:
+    """Whether an operator of trees answers with their sum or mean as it is."""
+    if node.op_type == "TreeEnsemble":
+        return attribute(node, "post_transform", 0) == 0 and attribute(node, "aggregate_function", 1) in (0, 1)
+    aggregate = attribute(node, "aggregate_function", "SUM")
+    return attribute(node, "post_transform", "NONE") == "NONE" and aggregate in ("SUM", "AVERAGE")
+
+
+def _scores_one_class(node: onnx.NodeProto) -> bool:
+    """Whether a classifier of two classes has the score of one: in column 1, beside 1 − it, − it or 0."""
+    labels = attribute(node, "classlabels_int64s") or attribute(node, "classlabels_strings") or []
+    return len(labels) == 2 and len(set(attribute(node, "class_ids", []))) == 1
 
 
 def _of_linear_operator(node: onnx.NodeProto, column: int) -> Linear | None:
@@ -150,19 +197,19 @@ def _of_linear_operator(node: onnx.NodeProto, column: int) -> Linear | None:
     rows = int(attribute(node, "targets", 1))
     if node.op_type == "LinearClassifier":
         rows = max(len(attribute(node, "intercepts", [])), 1)
-        column = 0 if rows == 1 and len(labels) == 2 else column
+        column -= rows == 1 and len(labels) == 2  # column 0 has 1 − the score
     intercepts = np.asarray(attribute(node, "intercepts") or np.zeros(rows), np.float64)
-    if not coefficients.size or coefficients.size % rows or intercepts.size != rows or column >= rows:
+    if not coefficients.size or coefficients.size % rows or intercepts.size != rows or not 0 <= column < rows:
         return None
     return Linear(coefficients.reshape(rows, -1)[column], float(intercepts[column]), str(node.input[0]))
 
 
-def _of_product(wiring: Wiring, tensor: str, column: int) -> Linear | None:
+def _of_product(wiring: Wiring, last: onnx.NodeProto, column: int) -> Linear | None:
     """x · C + b by MatMul and Add, or by Gemm."""
     intercept = 0.0
-    node = wiring.maker(tensor)
-    if node is not None and node.op_type == "Add":
-        split = wiring.split_constant(node)
+    node: onnx.NodeProto | None = last
+    if last.op_type == "Add":
+        split = wiring.split_constant(last)
         if split is None or not _is_row(split[1]):
             return None
         flat = split[1].reshape(-1).astype(np.float64)

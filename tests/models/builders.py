@@ -180,3 +180,25 @@ def graph_of(
 
 def longs(name: str, *values: int) -> onnx.TensorProto:
     return helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
+
+
+def tree_classifier(**changes: object) -> onnx.ModelProto:
+    """One tree of one split, as a classifier of two classes whose weights are all of the first one's number: 2 when
+    feature 0 is above 0.5, else -1, is the second class's log-odds."""
+    parts: dict[str, object] = {
+        "nodes_treeids": [0, 0, 0],
+        "nodes_nodeids": [0, 1, 2],
+        "nodes_featureids": [0, 0, 0],
+        "nodes_values": [0.5, 0.0, 0.0],
+        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+        "nodes_truenodeids": [1, 0, 0],
+        "nodes_falsenodeids": [2, 0, 0],
+        "class_treeids": [0, 0],
+        "class_nodeids": [1, 2],
+        "class_ids": [0, 0],
+        "class_weights": [-1.0, 2.0],
+        "classlabels_int64s": [0, 1],
+        "post_transform": "LOGISTIC",
+    }
+    node = helper.make_node("TreeEnsembleClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", **(parts | changes))
+    return graph_of(node, columns=2)

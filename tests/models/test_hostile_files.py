@@ -19,7 +19,7 @@ from models.explain import explainer_of
 from models.export import export_trees
 from models.graph import facts_of, normalise
 from models.trial import try_out
-from tests.models.builders import graph_of, longs, published, stump
+from tests.models.builders import graph_of, longs, published, stump, tree_classifier
 
 
 def summed() -> onnx.NodeProto:
@@ -108,6 +108,7 @@ ADMITTED_NEVER: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "a tensor without its data": (declared_only, "declares 1099511627776 values and holds 0"),
     "a negative dimension": (negative_dimension, "shape"),
     "a sparse tensor": (sparse, "sparse"),
+    "a link that leaves a class unset": (lambda: tree_classifier(post_transform="PROBIT"), "PROBIT"),
     "too many operators": (endless_nodes, "more than 20,000"),
 }
 
@@ -199,26 +200,6 @@ def test_the_check_tells_a_refusal_as_its_last_point() -> None:
     report = check_model(constant_of_shape().SerializeToString())
     assert [check.name for check in report.failures] == ["tried apart"]
     assert (report.onnx, report.checks[-1].passed) == (None, False)
-
-
-def tree_classifier(**changes: object) -> onnx.ModelProto:
-    parts: dict[str, object] = {
-        "nodes_treeids": [0, 0, 0],
-        "nodes_nodeids": [0, 1, 2],
-        "nodes_featureids": [0, 0, 0],
-        "nodes_values": [0.5, 0.0, 0.0],
-        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
-        "nodes_truenodeids": [1, 0, 0],
-        "nodes_falsenodeids": [2, 0, 0],
-        "class_treeids": [0, 0],
-        "class_nodeids": [1, 2],
-        "class_ids": [0, 0],
-        "class_weights": [-1.0, 2.0],
-        "classlabels_int64s": [0, 1],
-        "post_transform": "LOGISTIC",
-    }
-    node = helper.make_node("TreeEnsembleClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", **(parts | changes))
-    return graph_of(node, columns=2)
 
 
 @pytest.mark.parametrize(

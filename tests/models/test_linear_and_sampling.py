@@ -194,6 +194,10 @@ LINEAR_GRAPHS = {
         NODE("Sub", ["x", "a"], ["c"]), NODE("Div", ["c", "s"], ["d"]), NODE("Tanh", ["d"], ["t"]),
         NODE("MatMul", ["t", "w"], ["y"]), w=WEIGHTS, a=[1.0, 2.0, 3.0], s=[[2.0, 2.0, 4.0]],
     ),
+    "negated": graph(NODE("MatMul", ["x", "w"], ["m"]), NODE("Neg", ["m"], ["y"]), w=WEIGHTS),
+    "the rest to a number": graph(
+        NODE("MatMul", ["x", "w"], ["m"]), NODE("Sub", ["b", "m"], ["n"]), NODE("Neg", ["n"], ["y"]), w=WEIGHTS, b=[3.0]
+    ),
     "constant minus": graph(NODE("Sub", ["a", "x"], ["c"]), NODE("MatMul", ["c", "w"], ["y"]), w=WEIGHTS, a=[1.0]),
 }  # fmt: skip
 SAMPLED_GRAPHS = {

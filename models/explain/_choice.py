@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from models._arrays import Floats
-from models._operators import check_nodes
+from models._operators import check_nodes, read_nodes
 from models.errors import InputError
 from models.explain._core import Preparation, Trees, linear_of, preparation_of, reading_features, trees_of
 from models.explain._linear import LinearExplainer
@@ -67,7 +67,7 @@ def explainer_of(
     path_dependent: bool = False,
     tables: TreeTables | None = None,
 ) -> Chosen:
-    """The explainer of a graph in the served form, against the background sample float64[B, F].
+    """The explainer of an admitted graph in the served form, against the background sample float64[B, F].
 
     Trees and linear models are explained exactly, also behind operators that treat each feature alone; everything else
     by sampling, with `margin`: float64[N, F] to the graph's margins float64[N], not called for the others.
@@ -90,11 +90,13 @@ def explainer_of(
         linear_explainer = LinearExplainer(linear, preparation, background, reference, space)
         return Chosen(linear_explainer, LINEAR, preparation.operators)
     assert trees is not None
-    # ONNX Runtime walks what it is given, in a loop for ever: the trees are looked at also when tables are there.
-    check_nodes(trees.operator, facts_of(model).width)
     if tables is None or path_dependent != (tables.kind == PATH_DEPENDENT):
         ensemble = _read(model, trees, preparation.element_type)
         tables = _built(ensemble, preparation.apply(background), path_dependent)
+    elif steps.operators:  # behind arithmetic, nobody knew yet how many columns they read
+        check_nodes(trees.operator, facts_of(model).width)
+    else:
+        read_nodes(trees.operator)
     exact: Explainer = (
         PathDependentTrees(tables, reference, space)
         if path_dependent

@@ -300,13 +300,16 @@ def test_an_endless_file_in_a_bundle_is_not_read(tmp_path: Path) -> None:
         store.load("ad_click_risk", version)
 
 
-@pytest.mark.parametrize("changed", [{"nodes_truenodeids": 0, "nodes_trueleafs": 0}, {"nodes_featureids": 2}])
-def test_trees_that_lead_astray_are_refused_also_when_their_tables_look_right(changed: dict[str, int]) -> None:
-    model = read_graph(export_trees(stump()))
+def test_trees_behind_arithmetic_are_compared_with_the_number_of_columns_also_when_their_tables_look_right() -> None:
+    model = tree_classifier()
+    model.graph.node.insert(0, helper.make_node("Add", ["x", "one"], ["more"]))
+    model.graph.node[1].input[:] = ["more"]
+    model.graph.initializer.append(helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]))
     background = np.zeros((1, 2))
-    tables = explainer_of(model, background, "r", lambda rows: rows[:, 0]).tables
-    for attribute in model.graph.node[0].attribute:
-        if attribute.name in changed:
-            attribute.ints[:] = [changed[attribute.name]]
-    with pytest.raises(UnsupportedModelError, match=r"must be trees|not among the 2"):
-        explainer_of(model, background, "r", lambda rows: rows[:, 0], tables=tables)
+    tables = explainer_of(normalise(model), background, "r", lambda rows: rows[:, 0]).tables
+    for attribute in model.graph.node[1].attribute:
+        if attribute.name == "nodes_featureids":
+            attribute.ints[:] = [2, 0, 0]
+    served = read_graph(normalise(model).SerializeToString())
+    with pytest.raises(UnsupportedModelError, match="not among the 2"):
+        explainer_of(served, background, "r", lambda rows: rows[:, 0], tables=tables)

@@ -40,12 +40,12 @@ class Buckets:
     def take(self, client: str, limit: Limit) -> None:
         """Take a token. Raises TooManyRequestsError when there is none."""
         now_ns = self._monotonic_ns()
-        full_at_ns = max(self._full_at_ns.get(client, 0), now_ns) + limit.token_ns
-        wait_ns = full_at_ns - now_ns - limit.capacity_ns
+        full_at_ns = max(self._full_at_ns.get(client, 0), now_ns)
+        wait_ns = full_at_ns + limit.token_ns - now_ns - limit.capacity_ns
+        self._put(client, full_at_ns if wait_ns > 0 else full_at_ns + limit.token_ns)
         if wait_ns > 0:
             told = f"{client!r} may send {limit.rate:g} requests a second, and {limit.burst} at once"
             raise TooManyRequestsError(told, -(-wait_ns // _NS_PER_S))
-        self._put(client, full_at_ns)
 
     def charge(self, client: str, limit: Limit, tokens: int) -> None:
         """Take tokens that may not be there yet, for a request that is answered: the next ones wait for them."""

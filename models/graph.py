@@ -112,9 +112,11 @@ def normalise(model: onnx.ModelProto, *, target: str | None = None, width: int |
 
     `target` is the label or index of the class (or the index of the target) to be scored: the second of two classes by
     default, to be stated for more. `width` is the number of features, for graphs that leave it open.
-    Raises UnsupportedModelError when there is no single float input, no output to choose, or no such target.
+    Raises UnsupportedModelError when there is no single float input, no output to choose, or no such target, or when a
+    file in the served form is of another one.
     """
     if is_served_form(model):
+        _check_target(model, target)
         return model
     return _Rewriting(model, width).run(target)
 
@@ -147,6 +149,15 @@ def answer_name(model: onnx.ModelProto) -> str:
 def _may_be_answer(value: onnx.ValueInfoProto) -> bool:
     kind = value.type.WhichOneof("value")
     return kind == "sequence_type" or (kind == "tensor_type" and value.type.tensor_type.elem_type in FLOAT_TYPES)
+
+
+def _check_target(model: onnx.ModelProto, target: str | None) -> None:
+    given = {entry.key: entry.value for entry in model.metadata_props}
+    if target not in (None, given.get(_TARGET), given.get(_TARGET_NAME)):
+        raise UnsupportedModelError(
+            f"the file is in the served form already, and not made for the target {named(target)!r}: leave the target "
+            "out, or import the exporter's file"
+        )
 
 
 class _Rewriting:

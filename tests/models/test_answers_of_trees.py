@@ -10,12 +10,14 @@ import pytest
 from onnx import helper
 
 from models import ModelStore
+from models.admission import read_graph
 from models.conformance import Expected, check_model
 from models.explain import SAMPLING, TREES, Chosen, explainer_of
+from models.export import export_trees
 from models.graph import normalise
 from models.importing import features_of, import_model
 from models.scorer import Scorer
-from tests.models.builders import Floats, graph_of, tree_classifier
+from tests.models.builders import Floats, graph_of, stump, tree_classifier
 from tests.models.conformance.zoo import CASES
 from tests.models.test_importing import spec
 from tests.models.test_linear_and_sampling import shapley
@@ -116,6 +118,14 @@ def test_a_class_that_has_no_score_is_refused_with_advice() -> None:
     assert not check_model(model.SerializeToString(), target="1").failures
     report = check_model(model.SerializeToString(), target="0")
     assert "ONNX Runtime has no score of '0': score '1'" in report.failures[0].detail
+
+
+def test_a_file_in_the_served_form_scores_no_other_target_than_its_own() -> None:
+    served = normalise(tree_classifier(), target="1")
+    assert normalise(served, target="1") is normalise(served) is served
+    for model in (served, read_graph(export_trees(stump()))):
+        report = check_model(model.SerializeToString(), target="0")
+        assert "served form already, and not made for the target '0'" in report.failures[0].detail
 
 
 def test_a_bundle_of_the_first_class_loads_and_explains_it(tmp_path: Path) -> None:

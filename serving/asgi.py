@@ -36,6 +36,7 @@ from serving.openapi import openapi_document
 from serving.problems import PROBLEM_JSON, headers_of, kind_of, problem_of
 from serving.scoring import ScoringService
 from serving.telemetry import Telemetry
+from serving.traces import trace_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class ScoringApp:
 
     def _problem(self, error: Exception) -> Response:
         if kind_of(error).status == INTERNAL_ERROR:
-            _LOG.error("a request failed for a reason that nobody foresaw", exc_info=error)
+            _LOG.error("a request failed for a reason that nobody foresaw: %s", trace_of(error))
         problem = problem_of(error)
         return Response(problem.status, self._encoder.encode(problem), PROBLEM_JSON, headers_of(error))
 

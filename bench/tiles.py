@@ -19,9 +19,13 @@ def full_times(spec: ViewSpec, as_of_ms: int, rng: np.random.Generator) -> np.nd
     return np.sort(np.array(times, dtype=np.int64))
 
 
-def full_row(spec: ViewSpec, as_of_ms: int, rng: np.random.Generator, values: int = 500) -> Row:
-    """A row with every tile occupied as of `as_of_ms`; a column that is counted has `values` different values."""
-    times = full_times(spec, as_of_ms, rng)
+def full_row(spec: ViewSpec, as_of_ms: int, rng: np.random.Generator, values: int = 500, more: int = 0) -> Row:
+    """A row with every tile occupied as of `as_of_ms`, and `more` events anywhere in its longest window.
+
+    A column that is counted has `values` different values.
+    """
+    reach_ms = max(layout.reach_ms for layout in spec.hops)
+    times = np.sort(np.append(full_times(spec, as_of_ms, rng), as_of_ms - rng.integers(0, reach_ms, more)))
     amounts = rng.lognormal(2.0, 2.0, len(times))
     columns = dict.fromkeys(spec.value_columns, amounts)
     columns |= {name: rng.integers(0, values, len(times)).astype(np.float64) for name in spec.distinct_columns}

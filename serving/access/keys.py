@@ -1,4 +1,4 @@
-"""API keys: 256 random bits each, of which a file keeps the SHA-256 (decision 0016)."""
+"""API keys: 256 random bits each, of which a file keeps the SHA-256 (decision 0017)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from actor_risk.audit.decisions import log_files
+from actor_risk.audit.decisions import log_files, log_lines, may_have
 from actor_risk.errors import ActorRiskError
 from models import Bundle, Explanation, ModelStore
 
@@ -229,8 +229,10 @@ def _logged(folder: Path, decision_id: str) -> tuple[Record, Record, Record]:
     at_ms = _time_of(decision_id)
     wanted = decision_id.encode()
     for file in log_files(folder, at_ms - _ID_SLACK_MS, at_ms + _ID_SLACK_MS):
+        if not may_have(file, at_ms):
+            continue
         layouts: dict[tuple[str, str], Record] = {}
-        for line in file.read_bytes().splitlines():
+        for line in log_lines(file):
             if b'"kind":"features"' in line:
                 layout = json.loads(line)
                 layouts[layout["service"], layout["fingerprint"]] = layout

@@ -1,4 +1,5 @@
-"""Reading the decision log that `serving.decision_files` writes: JSON lines below folders of days.
+"""Reading decisions: the log that `serving.decision_files` writes (JSON lines below folders of days), or the archive
+that `actor_risk.decision_sink` makes of it (Parquet below folders of days and hours).
 
 The structs say what an audit needs of a line; whatever else stands in it is passed over, so that lines of older and
 newer servers can be read.
@@ -13,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow.parquet as pq
 from msgspec import Raw, Struct
 
 from actor_risk.errors import ActorRiskError
 
+PARQUET = ".parquet"
 SLACK_DAYS = 1
 """A file is named for the day on which it was begun, and an as-of time may be a little ahead of the clock."""
+
+_BATCH_ROWS = 1_024
 
 
 class Version(Struct, frozen=True):
@@ -96,12 +101,41 @@ def log_files(folder: Path, from_ms: int, to_ms: int) -> list[Path]:
     if not folder.is_dir():
         raise ActorRiskError(
             f"there is no decision log at {folder}: set ACTOR_RISK_DECISIONS, or --log, to the folder that the server "
-            "writes (it writes none with ACTOR_RISK_DECISION_LOG_RATE=0)"
+            "writes (it writes none with ACTOR_RISK_DECISION_LOG_RATE=0), or to that of `actor-risk decisions sink`"
         )
     slack = timedelta(days=SLACK_DAYS)
     first, last = _day(from_ms, -slack), _day(to_ms, slack)
-    found = [path for path in folder.glob("date=*/*.jsonl") if first <= path.parent.name <= last]
-    return sorted(found, key=lambda path: (path.parent.name, path.name))
+    found = [*folder.glob("date=*/*.jsonl"), *folder.glob(f"date=*/hour=*/[!.]*{PARQUET}")]
+    below = {path: path.relative_to(folder).parts for path in found}
+    return sorted((path for path in found if first <= below[path][0] <= last), key=lambda path: below[path])
+
+
+def may_have(path: Path, time_ms: int) -> bool:
+    """Whether a decision with an id of this time may be in a file: an archive's files are named for their span."""
+    first, last, *_ = [*path.stem.split("-"), "", ""]
+    return path.suffix != PARQUET or (first.isdigit() and last.isdigit() and int(first) <= time_ms <= int(last))
+
+
+def log_lines(path: Path, progress: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
+    """The lines of a file, as the server wrote them; of an archive's file those that it was made from.
+
+    `progress` is told how many bytes of the file were read since it was told last.
+    """
+    if path.suffix != PARQUET:
+        with path.open("rb") as file:
+            for line in file:
+                progress(len(line))
+                yield line
+        return
+    told: str | None = None
+    with pq.ParquetFile(path) as rows:
+        for batch in rows.iter_batches(_BATCH_ROWS, columns=["layout", "record"]):
+            for row in batch.to_pylist():
+                if row["layout"] not in (None, told):
+                    told = row["layout"]
+                    yield row["layout"].encode() + b"\n"
+                yield row["record"].encode() + b"\n"
+    progress(path.stat().st_size)
 
 
 def read_decisions(
@@ -112,22 +146,33 @@ def read_decisions(
     `lines` is counted up; `progress` is told how many bytes were read since it was told last.
     """
     decoder = msgspec.json.Decoder(LoggedDecision | Layout)
+    hour, of_the_hour = Path(), set[str]()
     for path in files:
         layouts: dict[tuple[str, str], Layout] = {}
-        with path.open("rb") as file:
-            for line in file:
-                progress(len(line))
-                found = _decoded(decoder, line, lines)
-                if isinstance(found, Layout):
-                    layouts[found.service, found.fingerprint] = found
-                elif found is not None and from_ms <= found.decision.as_of_ms < to_ms:
-                    service = found.decision.service
-                    layout = layouts.get((service.name, service.fingerprint))
-                    if layout is None or len(layout.features) != len(found.values):
-                        lines.unreadable += 1
-                        continue
-                    lines.decisions += 1
-                    yield found, layout
+        if path.parent != hour:
+            hour, of_the_hour = path.parent, set()
+        for line in log_lines(path, progress):
+            found = _decoded(decoder, line, lines)
+            if isinstance(found, Layout):
+                layouts[found.service, found.fingerprint] = found
+            elif found is not None and from_ms <= found.decision.as_of_ms < to_ms:
+                if path.suffix == PARQUET and _is_repeated(found, of_the_hour):
+                    continue
+                service = found.decision.service
+                layout = layouts.get((service.name, service.fingerprint))
+                if layout is None or len(layout.features) != len(found.values):
+                    lines.unreadable += 1
+                    continue
+                lines.decisions += 1
+                yield found, layout
+
+
+def _is_repeated(found: LoggedDecision, known: set[str]) -> bool:
+    """An archive may have a decision in two files of its hour."""
+    if found.decision.decision_id in known:
+        return True
+    known.add(found.decision.decision_id)
+    return False
 
 
 def _decoded(

@@ -4,6 +4,7 @@ ServingError
 ├── SettingsError              the environment does not describe a server
 ├── ModelLoadError             a model cannot be served as asked: what was served before stays
 ├── EventsUnconfirmedError     the log did not acknowledge events: they may be there or not
+├── DecisionsUnavailableError  kept decisions cannot be read now: try again
 ├── TooManyRequestsError       more than is taken now: come back in `retry_after_s` seconds
 ├── UnauthorizedError          no key or token, or none that is valid: which of them is not said
 ├── ForbiddenError             a valid key or token, without the scope that the path needs
@@ -46,6 +47,13 @@ class EventsUnconfirmedError(ServingError):
             "event that is sent twice counts once"
         )
         self.results = list(results)
+
+
+class DecisionsUnavailableError(ServingError):
+    """Kept decisions cannot be read now: whether there is this one is not known."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"decisions cannot be read now, try again: {cause}")
 
 
 class TooManyRequestsError(ServingError):

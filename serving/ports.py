@@ -130,6 +130,17 @@ class DecisionLog(Protocol):
         ...
 
 
+class DecisionFinder(Protocol):
+    """Finds kept decisions: `serving.decision_lookup.DecisionLookup`."""
+
+    async def find(self, decision_id: str) -> bytes | None:
+        """The decision as it was answered, JSON; None when it is not kept, or not any more, or that is no id.
+
+        Raises DecisionsUnavailableError.
+        """
+        ...
+
+
 class RecordProducer(Protocol):
     """Appends records to the event log in batches: `materialize.stream.log.EventLogProducer`."""
 

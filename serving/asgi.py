@@ -11,7 +11,7 @@ import msgspec
 
 from materialize.events import TOPICS, json_schema
 from serving.access import Gate, LoopbackGate
-from serving.clock import Clock, Stopwatch
+from serving.clock import Clock
 from serving.decision import Health, ModelList, Readiness
 from serving.errors import EventRejectedError, EventsUnconfirmedError, MethodNotAllowedError, UnknownPathError
 from serving.events import EventIntake
@@ -158,9 +158,9 @@ class ScoringApp:
     async def _score(self, scope: Scope, receive: Receive) -> Response:
         require_json(scope)
         body = await read_body(receive, self._body_bytes_max)
-        now_ms, stopwatch = self._clock.now_ms(), Stopwatch(self._clock.monotonic_ns)
+        since_ns = self._clock.monotonic_ns()
         request = decode_request(body)
-        decision = await self._service.score(request, now_ms, stopwatch, header(scope, b"traceparent"))
+        decision = await self._service.score(request, since_ns, traceparent=header(scope, b"traceparent"))
         self._telemetry.observe(decision)
         return Response(200, self._encoder.encode(decision), headers=_NO_STORE)
 

@@ -77,6 +77,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         reader,
         ModelStore(settings.models, settings.model_cache),
         publisher,
+        clock,
         secrets.token_bytes,
         publish_timeout_s=settings.publish_timeout_ms / _MS_PER_S,
         log=decisions,

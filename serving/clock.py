@@ -14,24 +14,3 @@ class Clock:
 
     now_ms: Callable[[], int]
     monotonic_ns: Callable[[], int]
-
-
-class Stopwatch:
-    """Times the stages of one request."""
-
-    __slots__ = ("_last_ns", "_monotonic_ns", "_start_ns")
-
-    def __init__(self, monotonic_ns: Callable[[], int]) -> None:
-        self._monotonic_ns = monotonic_ns
-        self._start_ns = self._last_ns = monotonic_ns()
-
-    def lap_ms(self) -> float:
-        """Milliseconds since the last lap, or since the start."""
-        now_ns = self._monotonic_ns()
-        lap_ns, self._last_ns = now_ns - self._last_ns, now_ns
-        return lap_ns / NS_PER_MS
-
-    @property
-    def total_ms(self) -> float:
-        """Milliseconds from the start to the last lap."""
-        return (self._last_ns - self._start_ns) / NS_PER_MS

@@ -19,6 +19,7 @@ Degradation = Literal[
     "windows_inexact",  # the as-of time is older than what some row still holds in full
     "event_not_published",  # the event is not in the stream: send it again
     "event_publish_unconfirmed",  # the stream did not acknowledge the event in time: it may be there or not
+    "explanation_skipped",  # there was no time to explain the score before the request's deadline
 ]
 
 TRACE_ID_PATTERN = "^[0-9A-Za-z._:-]{1,128}$"
@@ -152,9 +153,15 @@ class StatusCounts(Struct, frozen=True, kw_only=True, rename="upper"):
 
 
 class Latency(Struct, frozen=True, kw_only=True):
-    """Where the time went, in milliseconds, from the last byte of the request to the writing of the record."""
+    """Where the time went, in milliseconds, from the last byte of the request to the writing of the record.
+
+    Requests that come while others are answered are answered together: `features`, `score` and `explain` are those of
+    all of them, `wait` is until that began and until it was heard of. The event is published meanwhile, `publish` is
+    what that took longer.
+    """
 
     parse: float
+    wait: float
     features: float
     score: float
     explain: float

@@ -148,7 +148,7 @@ def example_decision() -> Decision:
         features_absent=[AbsentFeature("device_profile:device_first_seen_days", "NOT_FOUND")],
         features=None,
         degraded=[],
-        latency_ms=Latency(parse=0.03, features=0.31, score=0.05, explain=0.42, publish=0.11, total=0.92),
+        latency_ms=Latency(parse=0.03, wait=0.02, features=0.31, score=0.05, explain=0.42, publish=0.11, total=0.94),
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 DECISION_RANDOM_BYTES = 10
 TRACE_RANDOM_BYTES = 16
@@ -27,7 +27,8 @@ def decision_id(now_ms: int, random: bytes) -> str:
     bits = (now_ms & (1 << 48) - 1) << 80 | int.from_bytes(random[:DECISION_RANDOM_BYTES])
     bits = bits & ~(0xF << 76) | 0x7 << 76
     bits = bits & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=bits))
+    digits = f"{bits:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def trace_id_of(traceparent: str) -> str | None:
@@ -43,5 +44,10 @@ def trace_id_of(traceparent: str) -> str | None:
 
 def rfc3339(time_ms: int) -> str:
     """Milliseconds since 1970-01-01 UTC as RFC 3339 with three decimals and `Z`."""
-    moment = _EPOCH + timedelta(milliseconds=time_ms)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, milliseconds = divmod(time_ms, 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")

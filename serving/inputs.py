@@ -28,12 +28,13 @@ class TopicEvent:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Everything that one read of features needs. `request` has a value, maybe None, for every request-time field."""
+    """Everything that one read of features needs, but the time. `request` has a value, maybe None, for every
+    request-time field. event_ms: the event's own time, 0 without one."""
 
     entities: Mapping[str, str | int]
     scored: TopicEvent | None
     request: Mapping[str, object]
-    as_of_ms: int
+    event_ms: int
 
 
 class InputReader:
@@ -45,14 +46,14 @@ class InputReader:
         self._request_fields = [FieldReader(f.name, f.kind, REQUEST_FIELD_TYPES) for f in plan.request_fields]
 
     def read(self, request: ScoreRequest, now_ms: int) -> Inputs:
-        """The inputs. The as-of time is now, or the event's own time when that is later (within the allowed skew).
+        """The inputs. An event may be later than now within the allowed skew, and is read as of its own time then.
 
         Raises InvalidFieldError or MalformedBodyError, naming the field at fault.
         """
         scored = read_event(request.event, request.event_topic, now_ms)
         carried = {} if scored is None else carried_values(scored.event)
-        as_of_ms = now_ms if scored is None else max(now_ms, event_time_ms(scored.event))
-        return Inputs(self._entities(request, carried), scored, self._request(request, carried), as_of_ms)
+        event_ms = 0 if scored is None else event_time_ms(scored.event)
+        return Inputs(self._entities(request, carried), scored, self._request(request, carried), event_ms)
 
     def _entities(self, request: ScoreRequest, carried: Mapping[str, object]) -> dict[str, str | int]:
         _refuse_unknown("entities", request.entities, [key.name for key in self._join_keys])

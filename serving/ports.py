@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from materialize.events import Event
-from materialize.online import FeatureVector, ReadPlan
+from materialize.online import FeatureMatrix, ReadPlan
 from models.explain import Explanation
 from models.manifest import Manifest
 from models.scorer import Scores
@@ -33,16 +33,16 @@ class FeatureSource(Protocol):
         """
         ...
 
-    async def read(
+    async def read_many(
         self,
         plan: ReadPlan,
-        entities: Mapping[str, Any],
-        as_of_ms: int,
-        *,
-        event: Event | None = None,
-        request: Mapping[str, Any] | None = None,
-    ) -> FeatureVector:
-        """One vector as of a time, with the event merged in. Raises OnlineStoreUnavailableError."""
+        entities: Sequence[Mapping[str, Any]],
+        as_of_ms: Sequence[int],
+        requests: Sequence[Mapping[str, Any]] | None = None,
+        events: Mapping[int, Event] = ...,
+    ) -> FeatureMatrix:
+        """The features of each of `entities` as of its time, in one round trip; `events`: a position in `entities` →
+        the event to merge in. Raises OnlineStoreUnavailableError."""
         ...
 
     async def ping(self) -> None:

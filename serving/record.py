@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from materialize.online import FeatureStatus, ReadCounts
 from models.explain import Explanation
@@ -25,7 +22,6 @@ from serving.decision import (
     Verdict,
 )
 from serving.loading import ServedFeature
-from serving.ports import Floats
 
 TOP_REASONS = 5
 FEATURES_OF_A_REASON = 3
@@ -38,32 +34,30 @@ _STATUS_NAMES: dict[int, Status] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """What was read for one model, in its order: values float64[F] (NaN: none), statuses uint8[F], ages_ms int64[F]."""
+class Readings(NamedTuple):
+    """What was read for one model, in its order: values (NaN: none), statuses by their numbers, ages (−1: unknown)."""
 
     features: Sequence[ServedFeature]
-    values: Floats
-    statuses: NDArray[np.uint8]
-    ages_ms: NDArray[np.int64]
+    values: list[float]
+    statuses: list[int]
+    ages_ms: list[int]
 
     def value(self, place: int) -> float | None:
         """The value as JSON can say it: None for a missing or an infinite one."""
-        value = float(self.values[place])
+        value = self.values[place]
         return value if math.isfinite(value) else None
 
     def age_ms(self, place: int) -> int | None:
         """Milliseconds, None where no event time is known."""
-        age_ms = int(self.ages_ms[place])
+        age_ms = self.ages_ms[place]
         return None if age_ms < 0 else age_ms
 
     def status(self, place: int) -> Status:
         """The status by its name."""
-        return _STATUS_NAMES[int(self.statuses[place])]
+        return _STATUS_NAMES[self.statuses[place]]
 
 
-@dataclass(frozen=True, slots=True)
-class Explained:
+class Explained(NamedTuple):
     """The explanation's part of a record: base_value + attributions of reasons + attributions_rest = margin."""
 
     reasons: list[Reason]
@@ -75,23 +69,31 @@ class Explained:
     sampled_orders: int | None
 
 
+_PRESENT = int(FeatureStatus.PRESENT)
+
 UNEXPLAINED = Explained([], None, None, None, None, None, None)
 
 
-def explained(explanation: Explanation, readings: Readings, index: ReasonIndex, *, full: bool) -> Explained:
-    """The record's part for the first row of an explanation; `full` lists every feature beside the reasons."""
-    attributions = explanation.attributions[0]
-    errors = None if explanation.standard_errors is None else explanation.standard_errors[0]
-    found = index.strongest(attributions, TOP_REASONS, FEATURES_OF_A_REASON)
-    return Explained(
-        reasons=[_reason(share, readings, attributions, errors) for share in found.strongest],
-        features=_all_readings(readings, attributions, errors, index.families) if full else None,
-        base_value=float(explanation.base_value),
-        attributions_rest=found.rest,
-        output_space=explanation.output_space,
-        reference=explanation.reference,
-        sampled_orders=None if explanation.pairs is None else 2 * int(explanation.pairs[0]),
-    )
+def explained(
+    explanation: Explanation, readings: Sequence[Readings], index: ReasonIndex, full: Sequence[bool]
+) -> list[Explained]:
+    """The record's part for each row of an explanation; `full` lists every feature beside the reasons."""
+    found = index.strongest_of(explanation.attributions, TOP_REASONS, FEATURES_OF_A_REASON)
+    rows = explanation.attributions.tolist()
+    all_errors = [None] * len(rows) if explanation.standard_errors is None else explanation.standard_errors.tolist()
+    base_value, space, reference = float(explanation.base_value), explanation.output_space, explanation.reference
+    return [
+        Explained(
+            reasons=[_reason(share, readings[n], attributions, errors) for share in found[n].strongest],
+            features=_all_readings(readings[n], attributions, errors, index.families) if full[n] else None,
+            base_value=base_value,
+            attributions_rest=found[n].rest,
+            output_space=space,
+            reference=reference,
+            sampled_orders=None if explanation.pairs is None else 2 * int(explanation.pairs[n]),
+        )
+        for n, (attributions, errors) in enumerate(zip(rows, all_errors, strict=True))
+    ]
 
 
 def verdict(score: float, thresholds: Thresholds) -> Verdict:
@@ -101,8 +103,8 @@ def verdict(score: float, thresholds: Thresholds) -> Verdict:
     return "review" if score >= thresholds.review else "allow"
 
 
-def _reason(share: Share, readings: Readings, attributions: Floats, errors: Floats | None) -> Reason:
-    """A reason, described by its strongest feature too. `errors` float64[F] are those of estimates."""
+def _reason(share: Share, readings: Readings, attributions: list[float], errors: list[float] | None) -> Reason:
+    """A reason, described by its strongest feature too. `errors` are those of estimates."""
     listed = [_reason_feature(place, readings, attributions, errors) for place in share.places]
     first = listed[0]
     return Reason(
@@ -111,7 +113,7 @@ def _reason(share: Share, readings: Readings, attributions: Floats, errors: Floa
         description=share.meaning.analyst,
         actor_text=share.meaning.actor,
         attribution=share.attribution,
-        standard_error=None if errors is None else float(errors[share.members].sum()),
+        standard_error=None if errors is None else sum(errors[place] for place in share.members.tolist()),
         feature=first.feature,
         value=first.value,
         age_ms=first.age_ms,
@@ -121,20 +123,22 @@ def _reason(share: Share, readings: Readings, attributions: Floats, errors: Floa
     )
 
 
-def _reason_feature(place: int, readings: Readings, attributions: Floats, errors: Floats | None) -> ReasonFeature:
+def _reason_feature(
+    place: int, readings: Readings, attributions: list[float], errors: list[float] | None
+) -> ReasonFeature:
     return ReasonFeature(
         feature=readings.features[place].ref,
         description=readings.features[place].description,
         value=readings.value(place),
         age_ms=readings.age_ms(place),
         status=readings.status(place),
-        attribution=float(attributions[place]),
-        standard_error=None if errors is None else float(errors[place]),
+        attribution=attributions[place],
+        standard_error=None if errors is None else errors[place],
     )
 
 
 def _all_readings(
-    readings: Readings, attributions: Floats, errors: Floats | None, families: Sequence[str]
+    readings: Readings, attributions: list[float], errors: list[float] | None, families: Sequence[str]
 ) -> list[FeatureReading]:
     """Every feature, in the model's order."""
     return [
@@ -144,8 +148,8 @@ def _all_readings(
             value=readings.value(place),
             age_ms=readings.age_ms(place),
             status=readings.status(place),
-            attribution=float(attributions[place]),
-            standard_error=None if errors is None else float(errors[place]),
+            attribution=attributions[place],
+            standard_error=None if errors is None else errors[place],
         )
         for place, feature in enumerate(readings.features)
     ]
@@ -153,27 +157,31 @@ def _all_readings(
 
 def status_counts(readings: Readings) -> StatusCounts:
     """How many features have which status."""
-    counts = np.bincount(readings.statuses, minlength=len(_STATUS_NAMES) + 1)
+    count = readings.statuses.count
     return StatusCounts(
-        present=int(counts[FeatureStatus.PRESENT]),
-        null_value=int(counts[FeatureStatus.NULL_VALUE]),
-        not_found=int(counts[FeatureStatus.NOT_FOUND]),
-        outside_max_age=int(counts[FeatureStatus.OUTSIDE_MAX_AGE]),
+        present=count(FeatureStatus.PRESENT),
+        null_value=count(FeatureStatus.NULL_VALUE),
+        not_found=count(FeatureStatus.NOT_FOUND),
+        outside_max_age=count(FeatureStatus.OUTSIDE_MAX_AGE),
     )
 
 
 def absent_features(readings: Readings) -> list[AbsentFeature]:
     """The features without a value."""
-    places = np.flatnonzero(readings.statuses != FeatureStatus.PRESENT)
-    return [AbsentFeature(readings.features[place].ref, readings.status(place)) for place in places.tolist()]
+    return [
+        AbsentFeature(readings.features[place].ref, _STATUS_NAMES[status])
+        for place, status in enumerate(readings.statuses)
+        if status != _PRESENT
+    ]
 
 
-def degradations(counts: ReadCounts) -> list[Degradation]:
-    """What went wrong while the features were read."""
+def degradations(counts: ReadCounts, *, explanation_skipped: bool = False) -> list[Degradation]:
+    """What went wrong while the features were read, and whether there was no time to explain."""
     flags: dict[Degradation, bool] = {
         "rows_refused": bool(counts.rows_refused),
         "on_demand_failed": counts.on_demand_failed > 0,
         "event_not_merged": counts.event_failed > 0,
         "windows_inexact": counts.inexact > 0,
+        "explanation_skipped": explanation_skipped,
     }
     return [flag for flag, happened in flags.items() if happened]

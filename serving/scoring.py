@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 
 from materialize.definitions import DefinitionError
-from materialize.events import Event, partition_key
-from materialize.online import FeatureVector, OnlineStoreError, OnlineStoreUnavailableError
+from materialize.events import partition_key
+from materialize.online import OnlineStoreError, OnlineStoreUnavailableError
 from serving import record
-from serving.clock import Stopwatch
-from serving.decision import Decision, Degradation, Explain, Latency, ModelCard, ModelVersion, Readiness, ScoreRequest
+from serving.answering import Asked, ModelRounds, Scored
+from serving.clock import NS_PER_MS, Clock
+from serving.decision import Decision, Degradation, Latency, ModelCard, ModelVersion, Readiness, ScoreRequest
 from serving.errors import ModelLoadError, UnknownModelError
 from serving.identifiers import (
     DECISION_RANDOM_BYTES,
@@ -25,28 +24,12 @@ from serving.identifiers import (
     rfc3339,
     trace_id_of,
 )
-from serving.inputs import Inputs, TopicEvent
+from serving.inputs import TopicEvent
 from serving.loading import ServedModel, load_models, with_plan
 from serving.logged import layout_of, logged_decision
-from serving.ports import DecisionLog, FeatureSource, Floats, LogCounts, ModelSource, Publisher
-
-EXPLAIN_DEADLINE_MS = 20.0
-"""An explanation that is estimated ends after about this long; exact ones take what they take, far less."""
+from serving.ports import DecisionLog, FeatureSource, LogCounts, ModelSource, Publisher
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """What became of one request, but for its time stamps. `margin` in the model's output space."""
-
-    served: ServedModel
-    inputs: Inputs
-    vector: FeatureVector
-    readings: record.Readings
-    margin: float
-    score: float
-    explained: record.Explained
 
 
 class ScoringService:
@@ -57,6 +40,7 @@ class ScoringService:
         reader: FeatureSource,
         source: ModelSource,
         publisher: Publisher,
+        clock: Clock,
         random_bytes: Callable[[int], bytes],
         publish_timeout_s: float = 0.25,
         log: DecisionLog | None = None,
@@ -66,11 +50,13 @@ class ScoringService:
         self._reader = reader
         self._source = source
         self._publisher = publisher
+        self._clock = clock
         self._random_bytes = random_bytes
         self._publish_timeout_s = publish_timeout_s
         self._log = log
         self._publishing_works = True
-        self._models: Mapping[str, ServedModel] = {}
+        self._models: Mapping[str, ModelRounds] = {}
+        self._publishings: set[asyncio.Task[list[Degradation]]] = set()
         self._load_failure: str | None = None
         self._left_behind: list[str] = []
 
@@ -85,7 +71,8 @@ class ScoringService:
         except Exception as error:
             self._load_failure = str(error) or repr(error)
             raise
-        self._models, self._load_failure, self._left_behind = loaded, None, []
+        self._serve(loaded)
+        self._load_failure, self._left_behind = None, []
 
     async def follow_registry(self) -> bool:
         """Read by what the registry says now, from one request to the next, if it has changed. Returns whether it has.
@@ -95,25 +82,29 @@ class ScoringService:
         """
         try:
             changed = await asyncio.to_thread(self._reader.refresh)
-            plans = {name: self._reader.plan(served.plan.service) for name, served in self._models.items()}
+            plans = {name: self._reader.plan(one.served.plan.service) for name, one in self._models.items()}
         except (OnlineStoreError, DefinitionError) as error:
             self._left_behind = [f"the feature registry cannot be used, the last definitions stay: {error}"]
             return False
         if not changed:
             return False
         models, self._left_behind = {}, []
-        for name, served in self._models.items():
+        for name, one in self._models.items():
             try:
-                models[name] = with_plan(served, plans[name])
+                models[name] = with_plan(one.served, plans[name])
             except ModelLoadError as error:
-                models[name] = served
+                models[name] = one.served
                 self._left_behind.append(f"the registry has changed, the last definitions stay: {error}")
-        self._models = models
+        self._serve(models)
         return True
+
+    def _serve(self, models: Mapping[str, ServedModel]) -> None:
+        """Answer by these from the next request on; a round under way ends as it began."""
+        self._models = {name: ModelRounds(served, self._reader, self._clock) for name, served in models.items()}
 
     def cards(self) -> list[ModelCard]:
         """The served models."""
-        return [served.card for served in self._models.values()]
+        return [one.served.card for one in self._models.values()]
 
     def log_counts(self) -> LogCounts | None:
         """What has become of the decisions in the decision log; None without one."""
@@ -137,54 +128,60 @@ class ScoringService:
         return Readiness(ready=not reasons, reasons=reasons, notes=notes)
 
     async def score(
-        self, request: ScoreRequest, now_ms: int, stopwatch: Stopwatch, traceparent: str | None = None
+        self,
+        request: ScoreRequest,
+        since_ns: int,
+        *,
+        traceparent: str | None = None,
+        until_ns: int | None = None,
+        patient: bool = False,
     ) -> Decision:
-        """The decision about one request, at the time `now_ms`. The stopwatch has run since the request came.
+        """The decision about one request that came at `since_ns` and must be answered at `until_ns`, both monotonic.
 
-        1. hold the request against the model, 2. read and merge the features, 3. score, 4. explain,
-        5. publish the event, 6. write the record, 7. hand it to the decision log, if it wants this one.
+        1. hold the request against the model, 2. publish the event, and meanwhile 3. read and merge the features,
+        score and explain together with who else asks, 4. write the record, 5. hand it to the decision log, if it wants
+        this one. `patient` ones let all others go first.
 
         Raises RequestError for what the caller must change, OnlineStoreUnavailableError when Redis is away.
         """
-        served = self._served(request.model)
-        inputs = served.inputs.read(request, now_ms)
-        parse_ms = stopwatch.lap_ms()
-        vector = await self._read(served, inputs)
-        features_ms = stopwatch.lap_ms()
-        readings = _readings(served, vector)
-        matrix = served.model.vector(readings.values[np.newaxis, :])
-        scores = served.model.score(matrix)
-        score_ms = stopwatch.lap_ms()
-        explained = _explained(served, matrix, readings, request.explain)
-        explain_ms = stopwatch.lap_ms()
-        degraded = record.degradations(vector.counts)
-        if request.publish_event and inputs.scored is not None:
-            degraded += await self._publish(inputs.scored)
-        publish_ms = stopwatch.lap_ms()
-        scored = _Scored(served, inputs, vector, readings, float(scores.margin[0]), float(scores.score[0]), explained)
+        model, now_ms = self._model(request.model), self._clock.now_ms()
+        inputs = model.served.inputs.read(request, now_ms)
+        parsed_ns = self._clock.monotonic_ns()
+        publishing = self._publishing(inputs.scored) if request.publish_event else None
+        scored = await model.rounds.ask(Asked(inputs, request.explain, until_ns), patient=patient)
+        scored_ns = self._clock.monotonic_ns()
+        answering_ms = scored.features_ms + scored.score_ms + scored.explain_ms
+        degraded = scored.degraded
+        if publishing is not None:
+            degraded = degraded + await publishing
+        end_ns = self._clock.monotonic_ns()
         latency = Latency(
-            parse=parse_ms,
-            features=features_ms,
-            score=score_ms,
-            explain=explain_ms,
-            publish=publish_ms,
-            total=stopwatch.total_ms,
+            parse=(parsed_ns - since_ns) / NS_PER_MS,
+            wait=(scored_ns - parsed_ns) / NS_PER_MS - answering_ms,
+            features=scored.features_ms,
+            score=scored.score_ms,
+            explain=scored.explain_ms,
+            publish=(end_ns - scored_ns) / NS_PER_MS,
+            total=(end_ns - since_ns) / NS_PER_MS,
         )
         decision = _decision(scored, self._identity(request, traceparent, now_ms), degraded, latency)
-        self._keep(decision, scored, now_ms, request.publish_event)
+        self._keep(decision, scored, request.publish_event)
         return decision
 
-    def _served(self, name: str) -> ServedModel:
-        served = self._models.get(name)
-        if served is None:
+    def _model(self, name: str) -> ModelRounds:
+        model = self._models.get(name)
+        if model is None:
             raise UnknownModelError(name, self._models)
-        return served
+        return model
 
-    async def _read(self, served: ServedModel, inputs: Inputs) -> FeatureVector:
-        event: Event | None = None if inputs.scored is None else inputs.scored.event
-        return await self._reader.read(
-            served.plan, inputs.entities, inputs.as_of_ms, event=event, request=inputs.request
-        )
+    def _publishing(self, scored: TopicEvent | None) -> asyncio.Task[list[Degradation]] | None:
+        """The publication of an event, under way. It goes on when the request fails: an event counts once."""
+        if scored is None:
+            return None
+        task = asyncio.create_task(self._publish(scored))
+        self._publishings.add(task)
+        task.add_done_callback(self._publishings.discard)
+        return task
 
     async def _publish(self, scored: TopicEvent) -> list[Degradation]:
         """Append the event to the stream; what stays undone when that fails."""
@@ -201,10 +198,10 @@ class ScoringService:
         self._note_publishing(None)
         return []
 
-    def _keep(self, decision: Decision, scored: _Scored, now_ms: int, publish: bool) -> None:
+    def _keep(self, decision: Decision, scored: Scored, publish: bool) -> None:
         if self._log is not None and self._log.wants(decision.decision_id):
             plan = scored.served.plan
-            entry = logged_decision(decision, plan, scored.inputs, scored.vector, now_ms, publish=publish)
+            entry = logged_decision(decision, plan, scored.inputs, scored.vector, scored.read_ms, publish=publish)
             self._log.append((entry,), layout_of(plan))
 
     def _note_publishing(self, failure: str | None) -> None:
@@ -223,19 +220,7 @@ class ScoringService:
         )
 
 
-def _readings(served: ServedModel, vector: FeatureVector) -> record.Readings:
-    columns = served.columns
-    return record.Readings(served.features, vector.values[columns], vector.statuses[columns], vector.ages_ms[columns])
-
-
-def _explained(served: ServedModel, matrix: Floats, readings: record.Readings, explain: Explain) -> record.Explained:
-    if explain == "none":
-        return record.UNEXPLAINED
-    explanation = served.model.explain(matrix, EXPLAIN_DEADLINE_MS)
-    return record.explained(explanation, readings, served.reasons, full=explain == "full")
-
-
-def _decision(scored: _Scored, identity: Identity, degraded: list[Degradation], latency: Latency) -> Decision:
+def _decision(scored: Scored, identity: Identity, degraded: list[Degradation], latency: Latency) -> Decision:
     card, explained = scored.served.card, scored.explained
     return Decision(
         decision_id=identity.decision_id,
@@ -245,8 +230,8 @@ def _decision(scored: _Scored, identity: Identity, degraded: list[Degradation], 
         service=card.service,
         actor=dict(scored.inputs.entities),
         actor_known=scored.vector.counts.rows_found > 0,
-        as_of=rfc3339(scored.inputs.as_of_ms),
-        as_of_ms=scored.inputs.as_of_ms,
+        as_of=rfc3339(scored.as_of_ms),
+        as_of_ms=scored.as_of_ms,
         score=scored.score,
         margin=scored.margin,
         verdict=record.verdict(scored.score, card.thresholds),

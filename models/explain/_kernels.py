@@ -16,7 +16,7 @@ from models.explain import _layout as at
 
 BLOCK = 64
 """Rows that go through the groups together."""
-BATCH_MIN = 8
+BATCH_MIN = 16
 """With fewer rows, one after the other is faster."""
 
 _ONE = np.int32(1)
@@ -171,13 +171,14 @@ def explain_rows(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> None:
 
 @compiled
 def _explain_blocks(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> None:
-    """The same, BLOCK rows through each group together: its table stays in the cache, and rows lie side by side."""
-    slots = np.zeros((ints[at.SLOTS], BLOCK), np.int32)
-    above = np.zeros((1 + ints[at.UPPER], BLOCK), np.int32)
+    """The same, up to BLOCK rows through each group together: its table stays in the cache, rows lie side by side."""
+    lanes = min(BLOCK, (rows.shape[0] + 7) // 8 * 8)
+    slots = np.zeros((ints[at.SLOTS], lanes), np.int32)
+    above = np.zeros((1 + ints[at.UPPER], lanes), np.int32)
     one = np.empty(ints[at.SLOTS], np.int32)
-    sums = np.empty((ints[at.FEATURES], BLOCK))
-    for begin in range(0, rows.shape[0], BLOCK):
-        size = min(BLOCK, rows.shape[0] - begin)
+    sums = np.empty((ints[at.FEATURES], lanes))
+    for begin in range(0, rows.shape[0], lanes):
+        size = min(lanes, rows.shape[0] - begin)
         for r in range(size):
             read_slots(ints, floats, rows[begin + r], one)
             for s in range(one.size):
@@ -193,14 +194,14 @@ def _explain_blocks(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> No
 
 @compiled
 def _add_block(ints: Ints, floats: Floats, slots: Ints, above: Ints, sums: Floats) -> None:
-    """Adds to sums float64[F, BLOCK] what the tables have for slots int32[SLOTS, BLOCK]. `above` is scratch."""
+    """Adds to sums float64[F, lanes] what the tables have for slots int32[SLOTS, lanes]. `above` is scratch."""
     upper = ints[at.UPPER]
     upper_at = ints[at.UPPER_AT]
     for i in range(upper):
         parent = above[ints[upper_at + i]]
         tested = slots[ints[upper_at + upper + i]]
         _test_block(parent, tested, ints[upper_at + 2 * upper + i], above[i + 1])
-    found = np.empty(BLOCK, np.int32)
+    found = np.empty(slots.shape[1], np.int32)
     for b in range(ints[at.BUCKETS]):
         bucket = ints[ints[at.BUCKETS_AT] + b * at.BUCKET_WIDTH : ints[at.BUCKETS_AT] + (b + 1) * at.BUCKET_WIDTH]
         count = bucket[at.BUCKET_COUNT]
@@ -211,7 +212,7 @@ def _add_block(ints: Ints, floats: Floats, slots: Ints, above: Ints, sums: Float
                 tested = slots[ints[bucket[at.BUCKET_SLOT_AT] + k * count + i]]
                 _test_block(found, tested, ints[bucket[at.BUCKET_RANK_AT] + k * count + i], found)
             table = ints[bucket[at.BUCKET_TABLE_AT] + i]
-            for r in range(BLOCK):
+            for r in range(len(found)):
                 found[r] = table + found[r] * bucket[at.BUCKET_STRIDE]
             for k in range(features):
                 _add_column(floats, found, k, sums[ints[bucket[at.BUCKET_FEATURE_AT] + i * features + k]])
@@ -219,11 +220,11 @@ def _add_block(ints: Ints, floats: Floats, slots: Ints, above: Ints, sums: Float
 
 @compiled
 def _test_block(before: Ints, tested: Ints, rank: int, after: Ints) -> None:
-    for r in range(BLOCK):
+    for r in range(len(after)):
         after[r] = (before[r] << _ONE) | np.int32(tested[r] <= rank)
 
 
 @compiled
 def _add_column(floats: Floats, places: Ints, k: int, sums: Floats) -> None:
-    for r in range(BLOCK):
+    for r in range(len(sums)):
         sums[r] += floats[numba.uint64(places[r]) + numba.uint64(k)]

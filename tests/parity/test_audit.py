@@ -30,7 +30,7 @@ from materialize.online import FeatureReader, RowWriter, open_reader
 from materialize.stream import DeadLetters, RedisLogSettings, open_event_log
 from materialize.stream.worker import StreamWorker
 from models import ModelStore
-from serving.clock import Stopwatch
+from serving.clock import Clock
 from serving.decision import Decision
 from serving.decision_files import DecisionFiles, FileLimits
 from serving.inputs import decode_request
@@ -58,14 +58,15 @@ class Site:
     worker: StreamWorker
     loop: asyncio.AbstractEventLoop
     log: Any
+    now_ms: list[int]
     sent: int = 0
 
     def ask(self, model: str, now_ms: int = NOW_MS, **body: Any) -> Decision:
         """One decision, at a time."""
         request = decode_request(msgspec.json.encode({"model": model, **body}))
-        ticks = itertools.count()
+        self.now_ms[0] = now_ms
         self.sent += "event" in body and body.get("publish_event", True)
-        return self.loop.run_until_complete(self.service.score(request, now_ms, Stopwatch(lambda: next(ticks))))
+        return self.loop.run_until_complete(self.service.score(request, 0))
 
     def log_event(self, topic: str, event: dict[str, Any]) -> None:
         """Publish one event that nobody scores."""
@@ -144,7 +145,9 @@ def site(served: World, applied: Path, tmp_path: Path, redis_namespace: str) -> 
     ):
         log.ensure_topics(TOPICS)
         publisher = log.async_publisher()
-        service = ScoringService(reader, models, publisher, secrets.token_bytes, publish_timeout_s=10, log=decisions)
+        ticks, now_ms = itertools.count(), [NOW_MS]
+        clock = Clock(now_ms=lambda: now_ms[0], monotonic_ns=lambda: next(ticks))
+        service = ScoringService(reader, models, publisher, clock, secrets.token_bytes, 10, decisions)
         loop.run_until_complete(service.load(dict.fromkeys(("ad_click_risk", "advertiser_risk"), "champion")))
         with closing(log.consumer(TOPICS, "workers")) as consumer:
             worker = StreamWorker(
@@ -155,7 +158,7 @@ def site(served: World, applied: Path, tmp_path: Path, redis_namespace: str) -> 
                 DeadLetters(log),
                 lambda: NOW_MS + 3_600_000,
             )
-            yield Site(served, root, service, reader, decisions, worker, loop, log)
+            yield Site(served, root, service, reader, decisions, worker, loop, log, now_ms)
         loop.run_until_complete(publisher.close())
         loop.run_until_complete(reader.close())
     decisions.close()

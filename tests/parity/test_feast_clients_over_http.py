@@ -60,9 +60,10 @@ def url(served: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 def application(reader: FeatureReader, models: Path) -> ScoringApp:
     ticks = itertools.count()
+    clock = Clock(now_ms=lambda: LATER_MS, monotonic_ns=lambda: next(ticks))
     return ScoringApp(
-        ScoringService(reader, ModelStore(models), MemoryPublisher(), secrets.token_bytes),
-        Clock(now_ms=lambda: LATER_MS, monotonic_ns=lambda: next(ticks)),
+        ScoringService(reader, ModelStore(models), MemoryPublisher(), clock, secrets.token_bytes),
+        clock,
         body_bytes_max=1 << 20,
         shut_down=reader.close,
         feast=FeastApi(reader),

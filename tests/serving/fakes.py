@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 from materialize.definitions import JoinKey, RequestField
 from materialize.events import Event
 from materialize.online import (
+    FeatureMatrix,
     FeatureStatus,
-    FeatureVector,
+    Met,
     OnlineStoreUnavailableError,
     ReadCounts,
     ReadPlan,
@@ -38,6 +40,7 @@ SERVICE, FINGERPRINT = "ad_click_risk", "f1"
 IP_FEATURES = tuple(f"ip_clicks:count_{window}" for window in ("5m", "1h", "24h", "7d"))
 DEVICE_FEATURES = tuple(f"device:{name}" for name in ("age_days", "clicks_1h", "ips_24h"))
 ON_DEMAND = "click_ratios:speed"
+NO_EVENTS: Mapping[int, Event] = {}
 FEATURES = (*IP_FEATURES, *DEVICE_FEATURES, ON_DEMAND)
 CHAMPION = {SERVICE: "champion"}
 BODY_BYTES_MAX = 1 << 20
@@ -73,7 +76,7 @@ def plan(
 
 @dataclass(frozen=True)
 class Read:
-    """One call of `read`."""
+    """What was read of one set of entities."""
 
     entities: dict[str, Any]
     as_of_ms: int
@@ -91,6 +94,9 @@ class MemoryFeatures:
     counts: ReadCounts = field(default_factory=ReadCounts)
     failure: OnlineStoreUnavailableError | None = None
     reads: list[Read] = field(default_factory=list)
+    rounds: int = 0
+    answering: Callable[[], Awaitable[None]] | None = None
+    """May wait before a read is answered."""
 
     def refresh(self) -> bool:
         """The plan is whatever `plan_now` is, which may be another at any time."""
@@ -101,29 +107,42 @@ class MemoryFeatures:
             raise UnknownServiceError(f"no feature service {service!r}")
         return self.plan_now
 
-    async def read(
+    async def read_many(
         self,
         plan: ReadPlan,
-        entities: Mapping[str, Any],
-        as_of_ms: int,
-        *,
-        event: Event | None = None,
-        request: Mapping[str, Any] | None = None,
-    ) -> FeatureVector:
-        self.reads.append(Read(dict(entities), as_of_ms, event, dict(request or {})))
+        entities: Sequence[Mapping[str, Any]],
+        as_of_ms: Sequence[int],
+        requests: Sequence[Mapping[str, Any]] | None = None,
+        events: Mapping[int, Event] = NO_EVENTS,
+    ) -> FeatureMatrix:
+        self.rounds += 1
+        self.reads += [
+            Read(dict(entity), as_of_ms[n], events.get(n), dict(requests[n] if requests else {}))
+            for n, entity in enumerate(entities)
+        ]
+        if self.answering is not None:
+            await self.answering()
         if self.failure is not None:
             raise self.failure
-        length = len(plan.features)
-        if entities["ip"] not in self.values:
+        rows = [self._row(entity["ip"], len(plan.features)) for entity in entities]
+        met = Met(np.array([2 if entity["ip"] in self.values else self.counts.rows_found for entity in entities]))
+        for n in range(len(entities)):
+            met.refused[n] = Counter(self.counts.rows_refused)
+            met.on_demand_failed[n] = self.counts.on_demand_failed
+            met.event_failed[n] = self.counts.event_failed
+            met.inexact[n] = self.counts.inexact
+        return FeatureMatrix(plan, *(np.stack(column) for column in zip(*rows, strict=True)), {}, met)
+
+    def _row(self, ip: str, length: int) -> tuple[Any, Any, Any]:
+        if ip not in self.values:
             nothing = np.full(length, np.nan)
             statuses = np.full(length, FeatureStatus.NOT_FOUND, np.uint8)
             statuses[-1] = FeatureStatus.NULL_VALUE
-            return FeatureVector(nothing, statuses, np.full(length, -1, np.int64), self.counts)
-        values = np.array(self.values[entities["ip"]], np.float64)
-        statuses = np.array(self.statuses.get(entities["ip"], [FeatureStatus.PRESENT] * length), np.uint8)
+            return nothing, statuses, np.full(length, -1, np.int64)
+        values = np.array(self.values[ip], np.float64)
+        statuses = np.array(self.statuses.get(ip, [FeatureStatus.PRESENT] * length), np.uint8)
         values[statuses != FeatureStatus.PRESENT] = np.nan
-        counts = replace(self.counts, rows_found=2)
-        return FeatureVector(values, statuses, np.arange(length, dtype=np.int64) * 1000, counts)
+        return values, statuses, np.arange(length, dtype=np.int64) * 1000
 
     async def ping(self) -> None:
         if self.failure is not None:
@@ -286,10 +305,16 @@ def build_world(root: Path, log: DecisionLog | None = None) -> World:
     async def shut_down() -> None:
         shut_downs.append(None)
 
-    service = ScoringService(
-        features, store, publisher, lambda length: next(tokens).to_bytes(length, "big"), publish_timeout_s=0.05, log=log
-    )
     clock = Clock(now_ms=lambda: NOW_MS, monotonic_ns=lambda: next(ticks))
+    service = ScoringService(
+        features,
+        store,
+        publisher,
+        clock,
+        lambda length: next(tokens).to_bytes(length, "big"),
+        publish_timeout_s=0.05,
+        log=log,
+    )
     intake = EventIntake(publisher, timeout_s=0.05, events_max=EVENTS_MAX, remembered_max=REMEMBERED_MAX)
     app = ScoringApp(
         service, clock, body_bytes_max=BODY_BYTES_MAX, notes=["a note"], shut_down=shut_down, intake=intake

@@ -235,7 +235,7 @@ def test_the_stages_take_the_whole_time(world: World) -> None:
     latency = score(world, {"model": SERVICE, "event": click()}).latency_ms
     *stages, total = msgspec.structs.astuple(latency)
     assert total == pytest.approx(sum(stages))
-    assert total == pytest.approx(5 * 0.25)
+    assert total == pytest.approx(8 * 0.25)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""Answers the requests of one model together: one read of features, one call of the model, one of the explainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from materialize.online import FeatureMatrix, FeatureVector, OnlineStoreUnavailableError
+from serving import record
+from serving.clock import NS_PER_MS, Clock
+from serving.decision import Degradation, Explain
+from serving.inputs import Inputs
+from serving.loading import ServedModel
+from serving.ports import FeatureSource, Floats
+from serving.rounds import Rounds
+
+ROUND_MAX = 32
+"""So many are answered together: beyond, each costs hardly less, and the event loop is held up for longer."""
+
+EXPLAIN_DEADLINE_MS = 20.0
+"""An explanation that is estimated ends after about this long; exact ones take what they take, far less."""
+
+_NEWEST_WEIGHS = 0.1
+
+
+class Asked(NamedTuple):
+    """One request of a model. `until_ns`: by when it must be answered, monotonic."""
+
+    inputs: Inputs
+    explain: Explain
+    until_ns: int | None
+
+
+class Scored(NamedTuple):
+    """What became of one request. `margin` in the model's output space, `read_ms` the time of day when it was read."""
+
+    served: ServedModel
+    inputs: Inputs
+    vector: FeatureVector
+    readings: record.Readings
+    margin: float
+    score: float
+    explained: record.Explained
+    read_ms: int
+    as_of_ms: int
+    degraded: list[Degradation]
+    features_ms: float
+    score_ms: float
+    explain_ms: float
+
+
+class ModelRounds:
+    """The rounds of one served model."""
+
+    def __init__(self, served: ServedModel, reader: FeatureSource, clock: Clock) -> None:
+        self.served = served
+        self._reader = reader
+        self._clock = clock
+        self._explain_ns = 0.0
+        """What explaining one row takes, as far as is known."""
+        self.rounds: Rounds[Asked, Scored] = Rounds(
+            self._answer, size_max=ROUND_MAX, shared=(OnlineStoreUnavailableError,)
+        )
+
+    async def _answer(self, asked: Sequence[Asked]) -> list[Scored]:
+        monotonic_ns, begun_ns, read_ms = self._clock.monotonic_ns, self._clock.monotonic_ns(), self._clock.now_ms()
+        times = [max(read_ms, ask.inputs.event_ms) for ask in asked]
+        matrix = await self._reader.read_many(
+            self.served.plan,
+            [ask.inputs.entities for ask in asked],
+            times,
+            [ask.inputs.request for ask in asked],
+            {n: ask.inputs.scored.event for n, ask in enumerate(asked) if ask.inputs.scored is not None},
+        )
+        there_ns = monotonic_ns()
+        readings, fed = self._readings(matrix)
+        scores = self.served.model.score(fed)
+        scored_ns = monotonic_ns()
+        explained, skipped = self._explained(asked, fed, readings, scored_ns)
+        done_ns = monotonic_ns()
+        features_ms, score_ms, explain_ms = (
+            (stop - start) / NS_PER_MS
+            for start, stop in ((begun_ns, there_ns), (there_ns, scored_ns), (scored_ns, done_ns))
+        )
+        vectors = [matrix.vector(n) for n in range(len(asked))]
+        margins, values = scores.margin.tolist(), scores.score.tolist()
+        return [
+            Scored(
+                self.served,
+                ask.inputs,
+                vectors[n],
+                readings[n],
+                margins[n],
+                values[n],
+                explained[n],
+                read_ms,
+                times[n],
+                record.degradations(vectors[n].counts, explanation_skipped=n in skipped),
+                features_ms,
+                score_ms,
+                explain_ms,
+            )
+            for n, ask in enumerate(asked)
+        ]
+
+    def _readings(self, matrix: FeatureMatrix) -> tuple[list[record.Readings], Floats]:
+        """What was read for the model, row by row, and what the model is fed, float64[N, F]."""
+        columns, features = self.served.columns, self.served.features
+        values = matrix.values[:, columns]
+        rows = zip(
+            values.tolist(), matrix.statuses[:, columns].tolist(), matrix.ages_ms[:, columns].tolist(), strict=True
+        )
+        return [record.Readings(features, *row) for row in rows], self.served.model.vector(values)
+
+    def _explained(
+        self, asked: Sequence[Asked], fed: Floats, readings: Sequence[record.Readings], now_ns: int
+    ) -> tuple[list[record.Explained], set[int]]:
+        """The explanations that are asked for and that there is time for, and who there was no time for."""
+        explained = [record.UNEXPLAINED] * len(asked)
+        wanted = [n for n, ask in enumerate(asked) if ask.explain != "none"]
+        done_ns = now_ns + self._explain_ns * len(wanted)
+        in_time = [n for n in wanted if _until(asked[n]) >= done_ns]
+        if in_time:
+            rows = fed if len(in_time) == len(asked) else fed[in_time]
+            explanation = self.served.model.explain(rows, EXPLAIN_DEADLINE_MS)
+            found = record.explained(
+                explanation,
+                [readings[n] for n in in_time],
+                self.served.reasons,
+                [asked[n].explain == "full" for n in in_time],
+            )
+            for n, one in zip(in_time, found, strict=True):
+                explained[n] = one
+            took_ns = (self._clock.monotonic_ns() - now_ns) / len(in_time)
+            self._explain_ns += _NEWEST_WEIGHS * (took_ns - self._explain_ns)
+        return explained, set(wanted).difference(in_time)
+
+
+def _until(ask: Asked) -> float:
+    return np.inf if ask.until_ns is None else ask.until_ns

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import time
 from typing import Annotated, Any
 
@@ -18,8 +19,9 @@ from ray.serve.context import _get_global_client
 from serving.access import follow, require_access_beyond_loopback
 from serving.asgi import ScoringApp
 from serving.bootstrap import build_server
-from serving.errors import ModelLoadError
+from serving.errors import ModelLoadError, SettingsError
 from serving.fast_path import fast_path_notes
+from serving.policy import Policy
 from serving.scoring import ScoringService
 from serving.settings import Settings
 
@@ -33,13 +35,13 @@ _LOG = logging.getLogger(__name__)
 
 
 class UserConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `user_config` says: model name → alias or version.
+    """What `user_config` says: model name → alias or version, or policy.
 
     wait_for_models_s: how long a server without any model waits for these to appear and fit, instead of failing at its
     start. /readyz says that it waits.
     """
 
-    models: dict[str, str]
+    models: dict[str, str | Policy]
     wait_for_models_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
@@ -55,9 +57,13 @@ class Scoring:
             _LOG.info("Ray Serve's fast path (HAProxy and throughput mode) is on")
         self._waiting: asyncio.Task[None] | None = None
         self._following: asyncio.Future[Any] | None = None
-        self._settings = Settings.from_environment(os.environ)
-        require_access_beyond_loopback(self._settings, _http_host())
-        self._server = build_server(self._settings, notes)
+        try:
+            self._settings = Settings.from_environment(os.environ)
+            require_access_beyond_loopback(self._settings, _http_host())
+            self._server = build_server(self._settings, notes)
+        except SettingsError as error:
+            sys.stderr.write(f"{error}\n")  # Ray shows it to whoever runs the server; what it raises goes into files
+            raise
 
     def __serve_build_asgi_app__(self) -> ScoringApp:
         return self._server.app

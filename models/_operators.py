@@ -5,7 +5,12 @@ https://onnx.ai/onnx/operators/. Where their text leaves room, ONNX Runtime is f
 
 - a missing value (NaN) goes to the true side when the node tracks missing values there, else every comparison with it
   is false; except `!=`, which is true for NaN whatever the node says;
-- a set of members from 0 to 30, at most 30 of them, is compared exactly; any other by the value's integer part.
+- a set of members from 0 to 30, at most 30 of them, is compared exactly; any other by the value's integer part;
+- where there is one target, a leaf gives the first weight that is listed for it, and one without any gives what stands
+  for it in `nodes_values`; where there are more, all its weights count, and without any it gives 0.
+
+It joins equality tests of one feature, each on the false side of another, when they seem to lead to the same: see
+`_check_joined`.
 """
 
 from __future__ import annotations
@@ -104,7 +109,8 @@ def check_shape(operator: onnx.NodeProto, width: int | None) -> None:
     """What ONNX Runtime needs to build and walk the trees safely, whether or not they can be explained.
 
     Raises UnsupportedModelError for nodes that are no trees, deeper than DEPTH_MAX, of features not below `width`
-    (None: it is not known), or of targets that are not there or more than TARGETS_MAX.
+    (None: it is not known), of targets that are not there or more than TARGETS_MAX, or with leaves that have no weight
+    beside equality tests.
     """
     try:
         a = _attributes(operator)
@@ -154,7 +160,12 @@ def _shape_of_version_3(operator: onnx.NodeProto, a: dict[str, Any]) -> _Shape:
         np.asarray(a[f"{kind}_{name}"], np.int64) for name in ("treeids", "nodeids", "ids")
     )
     _same_length(leaf_trees, leaf_numbers, ids)
-    places.of(leaf_trees, leaf_numbers)
+    weighed = np.bincount(places.of(leaf_trees, leaf_numbers), minlength=trees.size) > 0
+    if b"BRANCH_EQ" in a["nodes_modes"] and not np.all(weighed | is_inner):
+        raise UnsupportedModelError(
+            "a leaf has no weight in trees with BRANCH_EQ, where ONNX Runtime looks for it outside of its memory: "
+            "give each leaf a weight, if only 0"
+        )
     labels = a.get("classlabels_strings") or a.get("classlabels_int64s") or ()
     _within(ids, max(len(labels), 2) if kind == "class" else _targets(a))
     roots = np.flatnonzero(np.append(True, trees[1:] != trees[:-1])) if trees.size else trees
@@ -276,8 +287,9 @@ def _of_version_5(a: dict[str, Any]) -> Nodes:
     value = _zeros(inner + leaves, targets)
     value[inner + np.arange(leaves), np.asarray(a["leaf_targetids"], np.int64)] = weights
     is_leaf = np.arange(inner + leaves) >= inner
+    all_modes = np.concatenate([modes, np.full(leaves, _LEAF_MODE)])
     nodes = _compared(
-        np.concatenate([modes, np.full(leaves, _LEAF_MODE)]),
+        all_modes,
         _padded(a["nodes_splits"], leaves, np.float64),
         _padded(_given(a, "nodes_missing_value_tracks_true", np.zeros(inner)), leaves, np.bool_),
         _padded(sides["true"], leaves, np.int64),
@@ -293,6 +305,7 @@ def _of_version_5(a: dict[str, Any]) -> Nodes:
         base=np.zeros(targets),
         leaf_order=np.flatnonzero(is_leaf),
     )
+    _check_joined(nodes, all_modes, np.concatenate([np.zeros(inner), weights]))
     return _aggregated(nodes, _AGGREGATES.get(int(a.get("aggregate_function", 1)), "?"))
 
 
@@ -313,10 +326,11 @@ def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
     if len(number) != len(names):
         raise UnsupportedModelError("two nodes of a tree have the same number: export the model again")
     inner = modes != _LEAF_MODE
+    splits = np.asarray(_either(a, "nodes_values"), np.float64)
     true, false = (_children(names, number, a[key], inner) for key in ("nodes_truenodeids", "nodes_falsenodeids"))
     nodes = _compared(
         modes,
-        np.asarray(_either(a, "nodes_values"), np.float64),
+        splits,
         np.asarray(_given(a, "nodes_missing_value_tracks_true", np.zeros(modes.size)), np.bool_),
         true,
         false,
@@ -324,9 +338,11 @@ def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
     )
     trees = np.array([tree for tree, _ in names])
     hitrate = _either(a, "nodes_hitrates")
-    value, base = _weights(
-        kind, a, [number[name] for name in zip(a[f"{kind}_treeids"], a[f"{kind}_nodeids"], strict=True)], modes.size
-    )
+    named = zip(a[f"{kind}_treeids"], a[f"{kind}_nodeids"], strict=True)
+    places = np.array([number[name] for name in named], np.int64)
+    value, base, first = _weights(kind, a, places, np.where(inner, 0.0, splits))
+    if kind == "class" and value.shape[1] == 2:
+        _check_second_class(trees, ~inner, places[np.asarray(a["class_ids"]) == 1])
     nodes = replace(
         nodes,
         roots=np.flatnonzero(np.append(True, trees[1:] != trees[:-1])),  # the first node of a tree is its root
@@ -337,6 +353,7 @@ def _of_version_3(op_type: str, a: dict[str, Any]) -> Nodes:
         hitrate=np.asarray(hitrate, np.float64) if hitrate is not None and len(hitrate) == modes.size else None,
         leaf_order=np.flatnonzero(~inner),
     )
+    _check_joined(nodes, modes, first)
     return _aggregated(nodes, a.get("aggregate_function", _SUM))
 
 
@@ -346,25 +363,47 @@ def _children(names: list[tuple[int, int]], number: dict[tuple[int, int], int], 
     return np.array([number[tree, child] if split else 0 for (tree, _), child, split in named], np.int64)
 
 
-def _weights(kind: str, a: dict[str, Any], leaves: list[int], count: int) -> tuple[Floats, Floats]:
-    """What each leaf adds to each target, and the base values. A classifier of two classes whose weights all name one
-    class has one target: the score of the positive class, of which the other is the complement."""
+def _weights(kind: str, a: dict[str, Any], leaves: Longs, unweighed: Floats) -> tuple[Floats, Floats, Floats]:
+    """What each leaf adds to each target, the base values, and the first weight of each leaf (`unweighed` where there
+    is none). A classifier of two classes whose weights all name one class has one target: the score of the positive
+    class, of which the other is the complement."""
     ids = np.asarray(a[f"{kind}_ids"], np.int64)
     weights = np.asarray(_either(a, f"{kind}_weights"), np.float64)
     given = _either(a, "base_values")
     base = np.asarray(() if given is None else given, np.float64)
     labels = a.get("classlabels_strings") or a.get("classlabels_int64s") or ()
     targets = len(labels) if kind == "class" else _targets(a)
+    weighed, listed = np.unique(leaves, return_index=True)
+    first = unweighed.copy()
+    first[weighed] = weights[listed]
+    takes_first = targets == 1
     if kind == "class" and targets <= 2 and np.unique(ids).size == 1:
         ids, targets, base = np.zeros_like(ids), 1, base[-1:]
     _within(ids, targets)
     if kind == "class" and targets == 2 and base.size:
         raise UnsupportedModelError("base values of two classes that both have weights: ONNX Runtime mixes them up")
-    value = _zeros(count, targets)
-    np.add.at(value, (np.array(leaves, np.int64), ids), weights)
+    value = _zeros(unweighed.size, targets)
+    if takes_first:
+        value[:, 0] = first
+    else:
+        np.add.at(value, (leaves, ids), weights)
     if base.size not in (0, targets):
         raise UnsupportedModelError(f"{base.size} base values for {targets} targets: export the model again")
-    return value, base if base.size else np.zeros(targets)
+    return value, base if base.size else np.zeros(targets), first
+
+
+def _check_second_class(trees: Longs, is_leaf: Bools, weighed: Longs) -> None:
+    """Raises UnsupportedModelError when a row may come by no weight of the second of two classes.
+
+    `weighed` are the leaves that have one. It is enough when one of the trees has it at each of its leaves.
+    """
+    without = is_leaf.copy()
+    without[weighed] = False
+    if np.unique(trees[without]).size == np.unique(trees).size:
+        raise UnsupportedModelError(
+            "leaves have no weight of the second of two classes: ONNX Runtime gives rows that come by these alone "
+            "another sign; give each leaf a weight of it, if only 0"
+        )
 
 
 def _compared(
@@ -373,14 +412,18 @@ def _compared(
     """Every comparison rewritten as `x <= threshold` or `x` in a set; what else there is in Nodes is filled in later.
 
     `x < t` is `x <= the number before t`; `>=`, `>` and `!=` are the negations of `<`, `<=` and `==`, so sides swap.
+    No number is before −∞: `x < −∞` is never true, which is the negation of `x <= ∞`.
     """
     if np.any((modes > MEMBER) | (modes < _LEAF_MODE)):
         raise UnsupportedModelError("a node has a mode that is not in the operator's list: export the model again")
-    threshold = np.where((modes == LT) | (modes == GTE), np.nextafter(splits, -np.inf), splits)
-    if np.any(np.isnan(threshold)):
+    strict = (modes == LT) | (modes == GTE)
+    never = strict & (splits == -np.inf)
+    threshold = np.where(never, np.inf, np.where(strict, np.nextafter(splits, -np.inf), splits))
+    if np.any(np.isnan(threshold) & (modes != _LEAF_MODE)):
         raise UnsupportedModelError("a threshold is NaN: no comparison with it is ever true; export the model again")
     equal = {int(i): Members((float(splits[i]),), False) for i in np.flatnonzero((modes == EQ) | (modes == NEQ))}
     swap = (modes == GTE) | (modes == GT) | (modes == NEQ)
+    swap ^= never
     none = np.empty(0, np.int64)
     return Nodes(
         none,
@@ -423,6 +466,48 @@ def _aggregated(nodes: Nodes, aggregate: str) -> Nodes:
     if aggregate != _SUM:
         raise UnsupportedModelError(f"the trees' {aggregate} is no sum of trees: only sums and means are explained")
     return nodes
+
+
+def _check_joined(nodes: Nodes, modes: Longs, first: Floats) -> None:
+    """Raises UnsupportedModelError where ONNX Runtime makes one test of two that differ.
+
+    It makes one set of equality tests (and small sets) of one feature, each on the false side of the one before, when
+    their true sides look the same to it. It looks at the first weight of a leaf alone, `first`, and at none of where
+    missing values go.
+    """
+    joins = (modes == EQ) | (modes == MEMBER)
+    for node in np.flatnonzero(joins).tolist():
+        below = int(nodes.right[node])
+        if not (joins[below] and nodes.feature[below] == nodes.feature[node]):
+            continue
+        looks_same, is_same = _compare(nodes, modes, first, int(nodes.left[node]), int(nodes.left[below]))
+        is_same &= bool(nodes.missing_left[node] or not nodes.missing_left[below])
+        if looks_same and not is_same:
+            raise UnsupportedModelError(
+                "ONNX Runtime makes one test of two equality tests of a feature, one below the other, that differ in "
+                "where missing values go or in another target: export them as one set, or with equal missing values"
+            )
+
+
+def _compare(nodes: Nodes, modes: Longs, first: Floats, one: int, other: int) -> tuple[bool, bool]:
+    """Whether the trees below two nodes look the same to ONNX Runtime, and whether they are."""
+    waiting, is_same = [(one, other)], True
+    for _ in range(modes.size):
+        if not waiting:
+            return True, is_same
+        a, b = waiting.pop()
+        if modes[a] != modes[b] or (nodes.is_leaf[a] and first[a] != first[b]):
+            return False, False
+        if nodes.is_leaf[a]:
+            is_same &= bool(np.all(nodes.value[a] == nodes.value[b]))
+            continue
+        if (nodes.feature[a], nodes.threshold[a]) != (nodes.feature[b], nodes.threshold[b]):
+            return False, False
+        if nodes.members.get(a) != nodes.members.get(b):
+            return False, False
+        is_same &= bool(nodes.missing_left[a] == nodes.missing_left[b])
+        waiting += ((int(nodes.left[a]), int(nodes.left[b])), (int(nodes.right[a]), int(nodes.right[b])))
+    raise UnsupportedModelError("the graph's nodes share children or form a loop: they must be trees")
 
 
 def _check(nodes: Nodes) -> None:

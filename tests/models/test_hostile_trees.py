@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from models import Feature, InputError, Scorer, Thresholds, UnsupportedModelError
-from models._operators import DEPTH_MAX, TARGETS_MAX
+from models._operators import DEPTH_MAX, TARGETS_MAX, check_nodes
 from models.admission import needs_trial, read_graph
 from models.conformance import check_model
 from models.export import export_trees
@@ -99,6 +99,14 @@ def test_a_tree_as_deep_as_allowed_is_admitted_and_scored() -> None:
         read_graph(both(chain(DEPTH_MAX + 1)))
 
 
+@pytest.mark.parametrize("step", [0.0, 0.001, -1.0])
+def test_a_tree_as_deep_as_allowed_is_explained_in_full(step: float) -> None:
+    """All splits are of one feature, and all leaves but one have no weight."""
+    report = check_model(both(chain(DEPTH_MAX, nodes_values=[0.5 + step * i for i in range(2 * DEPTH_MAX + 1)])))
+    assert not report.failures
+    assert report.checks[-1].name == "adds up"
+
+
 def test_depth_is_measured_in_the_newest_tree_operator_too() -> None:
     builder = TreeBuilder()
     node = builder.reserve()
@@ -130,6 +138,7 @@ def test_more_targets_than_anybody_has_are_refused_before_memory_is_taken(target
         ({"nodes_featureids": [0, 0]}, "differ in length"),
         ({"target_ids": [3]}, "not there"),
         ({"target_nodeids": [9]}, "not there"),
+        ({"nodes_modes": ["BRANCH_EQ", "LEAF", "LEAF"]}, "no weight"),  # ONNX Runtime would end the process
     ],
 )
 @pytest.mark.parametrize("form", [both, behind_score_only])
@@ -138,6 +147,34 @@ def test_trees_that_lead_astray_are_refused_whichever_output_they_make(
 ) -> None:
     with pytest.raises(UnsupportedModelError, match=reason):
         read_graph(form(chain(1, **changes)))
+
+
+@pytest.mark.parametrize(("nodes", "admitted"), [([1, 2], False), ([1, 2, 1, 2], True)])
+def test_two_classes_need_weights_of_the_second(nodes: list[int], admitted: bool) -> None:
+    """ONNX Runtime turns the sign of rows that come by weights of the first alone."""
+    node = helper.make_node(
+        "TreeEnsembleClassifier",
+        ["features"],
+        ["label", "raw"],
+        domain="ai.onnx.ml",
+        nodes_treeids=[0] * 3,
+        nodes_nodeids=[0, 1, 2],
+        nodes_featureids=[0] * 3,
+        nodes_values=[0.5, 0.0, 0.0],
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_truenodeids=[1, 0, 0],
+        nodes_falsenodeids=[2, 0, 0],
+        class_treeids=[0] * len(nodes),
+        class_nodeids=nodes,
+        class_ids=[0, 1, 1, 0][: len(nodes)],
+        class_weights=[0.25, 0.75, 0.75, 0.25][: len(nodes)],
+        classlabels_int64s=[0, 1],
+    )
+    if admitted:
+        check_nodes(node, 2)
+        return
+    with pytest.raises(UnsupportedModelError, match="second of two classes"):
+        check_nodes(node, 2)
 
 
 def test_trees_that_read_columns_of_unknown_number_are_tried_apart() -> None:

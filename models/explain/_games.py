@@ -124,11 +124,11 @@ def _play(
 
 @compiled
 def play_leaves(
-    ints: Ints, floats: Floats, slots: Ints, points: Floats, weights: Floats, first: Longs, out: Floats
+    ints: Ints, floats: Floats, slots: Ints, points: Floats, weights: Floats, spans: Longs, out: Floats
 ) -> None:
     """Adds to `out` float64[F] the path-dependent shares of the leaves without tables, for the slots of one row.
 
-    points, weights, first are `quadrature`. A leaf of d conditions costs d² / 2 steps.
+    points, weights, spans are `quadrature`. A leaf of d conditions costs d² / 2 steps.
     """
     conditions = ints[at.CONDITIONS]
     tests = ints[at.TESTS]
@@ -151,8 +151,8 @@ def play_leaves(
             met[begin:end],
             floats[ints[at.RATIOS_AT] + begin : ints[at.RATIOS_AT] + end],
             floats[ints[at.LEAF_VALUES_AT] + leaf],
-            points[first[size] : first[size + 1]],
-            weights[first[size] : first[size + 1]],
+            points[spans[size, 0] : spans[size, 1]],
+            weights[spans[size, 0] : spans[size, 1]],
             shares[:size],
         )
         for i in range(size):

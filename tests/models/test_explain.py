@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from math import factorial
 
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import InputError, Scorer, UnsupportedModelError
+from models._operators import DEPTH_MAX
 from models.admission import read_graph
 from models.explain import LOG_ODDS, TREES, InterventionalTrees, PathDependentTrees, explainer_of
+from models.explain._fill import quadrature
 from models.explain._plain import interventional_shares, path_dependent_shares
 from models.explain._trees import interventional_tables, path_dependent_tables
 from models.export import export_lightgbm, export_trees
@@ -129,7 +132,94 @@ def test_an_empty_background_is_refused() -> None:
         InterventionalTrees.of(stump(), np.empty((0, 2)), "r")
 
 
-@pytest.mark.parametrize("depth", [13, 60, 100])
+def ascending(_: np.random.Generator, size: int) -> Floats:
+    return np.arange(size) / 100 - 2
+
+
+def drawn(rng: np.random.Generator, size: int) -> Floats:
+    return rng.normal(size=size)
+
+
+def few(rng: np.random.Generator, size: int) -> Floats:
+    return rng.choice([-np.inf, -1.0, 0.0, 0.5, np.inf], size)
+
+
+def equal(_: np.random.Generator, size: int) -> Floats:
+    return np.full(size, 0.5)
+
+
+THRESHOLDS = (ascending, drawn, few, equal)
+Thresholds = Callable[[np.random.Generator, int], Floats]
+
+
+def chain(splits: int, features: int, thresholds: Thresholds, seed: int = 0) -> Ensemble:
+    """One way down past `splits` splits on the features in turn, a leaf on either side of each."""
+    rng = np.random.default_rng(seed)
+    builder = TreeBuilder()
+    node = builder.reserve()
+    for i, threshold in enumerate(thresholds(rng, splits).tolist()):
+        left, right = builder.reserve(), builder.reserve()
+        builder.set_split(node, i % features, threshold, bool(rng.integers(2)), left, right)
+        leaf, node = (left, right) if rng.integers(2) else (right, left)
+        builder.set_leaf(leaf, float(rng.normal()), float(rng.integers(1, 9)))
+    builder.set_leaf(node, 6.0, 1.0)
+    return Ensemble(features, (builder.build(),))
+
+
+def chain_rows(features: int, count: int, seed: int) -> Floats:
+    """Rows on, beside and between the thresholds of chains, and missing values."""
+    values = [*np.linspace(-2.5, 2.5, 11), *np.arange(-2, 2, 0.37), -np.inf, np.inf, np.nan]
+    return np.random.default_rng(seed).choice(values, size=(count, features))
+
+
+@given(st.integers(1, 3), st.sampled_from(THRESHOLDS), st.integers(0, 2**16), st.sampled_from([0, 2**20]))
+@settings(max_examples=25, deadline=None)
+def test_a_long_way_past_few_features_is_a_game_of_few_players(
+    features: int, thresholds: Thresholds, seed: int, table_bytes_max: int
+) -> None:
+    ensemble = chain(200, features, thresholds, seed)
+    matrix, background = chain_rows(features, 3, seed), chain_rows(features, 4, seed + 1)
+    ours = InterventionalTrees.of(ensemble, background, "r", table_bytes_max=table_bytes_max).explain(matrix)
+    expected = np.array([shapley(ensemble, row, background) for row in matrix])
+    np.testing.assert_allclose(ours.attributions, expected, rtol=1e-9, atol=1e-12)
+    tables = path_dependent_tables(ensemble, table_bytes_max=table_bytes_max)
+    by_cover = PathDependentTrees(tables, "covers").explain(matrix)
+    expected = np.array([shapley_by_covers(ensemble, row) for row in matrix])
+    np.testing.assert_allclose(by_cover.attributions, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("splits", "thresholds"), [(DEPTH_MAX, drawn), *[(500, kind) for kind in THRESHOLDS]])
+def test_one_feature_gets_all_of_the_margin_however_deep_the_tree(splits: int, thresholds: Thresholds) -> None:
+    ensemble = chain(splits, 1, thresholds)
+    matrix, background = chain_rows(1, 20, 1), chain_rows(1, 5, 2)
+    content = export_trees(ensemble)
+    scorer = Scorer(content)
+    margin = scorer.margin(matrix)
+    one = explainer_of(read_graph(content), background, "r", scorer.margin).explainer.explain(matrix)
+    by_cover = PathDependentTrees(path_dependent_tables(ensemble, table_bytes_max=0), "covers").explain(matrix)
+    assert one.base_value == pytest.approx(scorer.margin(background).mean(), rel=1e-12)
+    for explanation in (one, by_cover):
+        np.testing.assert_allclose(explanation.attributions[:, 0], margin - explanation.base_value, rtol=0, atol=1e-12)
+
+
+def test_as_many_features_as_a_way_down_can_have_are_explained_in_full() -> None:
+    ensemble = chain(DEPTH_MAX, DEPTH_MAX, drawn)
+    matrix, background = chain_rows(DEPTH_MAX, 3, 1), chain_rows(DEPTH_MAX, 5, 2)
+    explanation = InterventionalTrees.of(ensemble, background, "r").explain(matrix)
+    sums = explanation.base_value + explanation.attributions.sum(axis=1)
+    np.testing.assert_allclose(sums, margins(ensemble, matrix), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("conditions", [*range(1, 40), 255, 256, 1_999, 2_000])
+def test_the_integral_of_a_leaf_is_exact_for_any_number_of_conditions(conditions: int) -> None:
+    points, weights, spans = quadrature(2_000)
+    rule = slice(*spans[conditions])
+    assert rule.stop - rule.start <= 2 + conditions * 9 // 16
+    for power in {0, 1, conditions // 2, conditions - 1} - {conditions}:
+        assert weights[rule] @ points[rule] ** power == pytest.approx(1 / (power + 1), rel=1e-12)
+
+
+@pytest.mark.parametrize("depth", [13, 60, 300])
 def test_there_is_no_limit_on_depth(depth: int) -> None:
     """A path of `depth` features that all must be high: by symmetry each has the same share."""
     builder = TreeBuilder()

@@ -21,7 +21,6 @@ from actor_risk.home import Home
 from actor_risk.local import DeadlineError, free_port, start_child, wait_until
 from actor_risk.local.processes import command_line, log_tail, stop_by_marker
 from actor_risk.serving_process import (
-    READY_TIMEOUT_S,
     SCRATCH_PREFIX,
     SERVE,
     SHORT_TEMP,
@@ -38,7 +37,8 @@ REPLICA = "ray::ServeReplica"
 EXPERT_ONGOING_REQUESTS = 64
 """As many as ours."""
 
-PEER_READY_TIMEOUT_S = 240.0
+START_TIMEOUT_S = 300.0
+"""A machine that others use as well takes minutes."""
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def our_server(home: Home, replicas: int) -> Iterator[int]:
     port = free_port()
     server = ServingProcess(home, write_config(home, template, port, {MODEL: CHAMPION}), port)
     try:
-        server.wait_until_ready()
+        server.wait_until_ready(START_TIMEOUT_S)
         _await_replicas(replicas)
         yield port
     finally:
@@ -130,7 +130,7 @@ class Peer:
         url = f"http://127.0.0.1:{port}"
         try:
             try:
-                wait_until(lambda: child.poll() is not None or is_ready(url), PEER_READY_TIMEOUT_S, "the peer is ready")
+                wait_until(lambda: child.poll() is not None or is_ready(url), START_TIMEOUT_S, "the peer is ready")
             except DeadlineError as error:
                 raise RuntimeError(f"{error}: {log_tail(log)}") from error
             if child.poll() is not None:
@@ -164,7 +164,7 @@ def rss_mib(pid: int) -> float:
 
 
 def _await_replicas(count: int) -> None:
-    wait_until(lambda: len(replica_pids()) == count, READY_TIMEOUT_S, f"{count} replicas run")
+    wait_until(lambda: len(replica_pids()) == count, START_TIMEOUT_S, f"{count} replicas run")
 
 
 def _parent(entry: Path) -> int:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from materialize.online import FeatureMatrix, FeatureVector, OnlineStoreUnavailableError
+from materialize.online import FeatureMatrix, FeatureStatus, FeatureVector, Met, OnlineStoreUnavailableError
 from serving import record
+from serving.breaker import Breaker
 from serving.clock import NS_PER_MS, Clock
 from serving.decision import Degradation, Explain
 from serving.inputs import Inputs
@@ -54,9 +55,10 @@ class Scored(NamedTuple):
 class ModelRounds:
     """The rounds of one served model."""
 
-    def __init__(self, served: ServedModel, reader: FeatureSource, clock: Clock) -> None:
+    def __init__(self, served: ServedModel, reader: FeatureSource, breaker: Breaker, clock: Clock) -> None:
         self.served = served
         self._reader = reader
+        self._breaker = breaker
         self._clock = clock
         self._explain_ns = 0.0
         """What explaining one row takes, as far as is known."""
@@ -67,12 +69,14 @@ class ModelRounds:
     async def _answer(self, asked: Sequence[Asked]) -> list[Scored]:
         monotonic_ns, begun_ns, read_ms = self._clock.monotonic_ns, self._clock.monotonic_ns(), self._clock.now_ms()
         times = [max(read_ms, ask.inputs.event_ms) for ask in asked]
-        matrix = await self._reader.read_many(
-            self.served.plan,
-            [ask.inputs.entities for ask in asked],
-            times,
-            [ask.inputs.request for ask in asked],
-            {n: ask.inputs.scored.event for n, ask in enumerate(asked) if ask.inputs.scored is not None},
+        matrix = await self._breaker.call(
+            lambda: self._reader.read_many(
+                self.served.plan,
+                [ask.inputs.entities for ask in asked],
+                times,
+                [ask.inputs.request for ask in asked],
+                {n: ask.inputs.scored.event for n, ask in enumerate(asked) if ask.inputs.scored is not None},
+            )
         )
         there_ns = monotonic_ns()
         readings, fed = self._readings(matrix)
@@ -105,6 +109,37 @@ class ModelRounds:
             for n, ask in enumerate(asked)
         ]
 
+    def unread(self, ask: Asked) -> Scored:
+        """The answer without any stored feature, as of an actor of whom nothing is known."""
+        matrix = _nothing(self.served)
+        readings, fed = self._readings(matrix)
+        scores = self.served.model.score(fed)
+        return self._instead(
+            ask, matrix, readings, float(scores.margin[0]), float(scores.score[0]), "features_defaulted"
+        )
+
+    def fallback(self, ask: Asked, score: float) -> Scored:
+        """The answer that is a policy's score and no model's; it has no margin but the score."""
+        matrix = _nothing(self.served)
+        return self._instead(ask, matrix, self._readings(matrix)[0], score, score, "fallback_score")
+
+    def _instead(
+        self,
+        ask: Asked,
+        matrix: FeatureMatrix,
+        readings: Sequence[record.Readings],
+        margin: float,
+        score: float,
+        why: Degradation,
+    ) -> Scored:
+        now_ms = self._clock.now_ms()
+        degraded: list[Degradation] = [why] if ask.explain == "none" else ["explanation_skipped", why]
+        as_of_ms = max(now_ms, ask.inputs.event_ms)
+        return Scored(
+            self.served, ask.inputs, matrix.vector(0), readings[0], margin, score, record.UNEXPLAINED, now_ms, as_of_ms,
+            degraded, 0.0, 0.0, 0.0,
+        )  # fmt: skip
+
     def _readings(self, matrix: FeatureMatrix) -> tuple[list[record.Readings], Floats]:
         """What was read for the model, row by row, and what the model is fed, float64[N, F]."""
         columns, features = self.served.columns, self.served.features
@@ -136,6 +171,15 @@ class ModelRounds:
             took_ns = (self._clock.monotonic_ns() - now_ns) / len(in_time)
             self._explain_ns += _NEWEST_WEIGHS * (took_ns - self._explain_ns)
         return explained, set(wanted).difference(in_time)
+
+
+def _nothing(served: ServedModel) -> FeatureMatrix:
+    """What is read of one entity of whom nothing is stored."""
+    shape = (1, len(served.plan.features))
+    statuses = np.full(shape, FeatureStatus.NOT_FOUND, np.uint8)
+    return FeatureMatrix(
+        served.plan, np.full(shape, np.nan), statuses, np.full(shape, -1, np.int64), {}, Met(np.zeros(1, np.int64))
+    )
 
 
 def _until(ask: Asked) -> float:

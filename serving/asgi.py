@@ -16,6 +16,7 @@ from serving.decision import Health, ModelList, Readiness
 from serving.errors import EventRejectedError, EventsUnconfirmedError, MethodNotAllowedError, UnknownPathError
 from serving.events import EventIntake
 from serving.feast_api import NOT_HERE, FeastApi
+from serving.first_answers import FirstAnswers
 from serving.http import (
     HTML,
     NO_CONTENT,
@@ -26,21 +27,24 @@ from serving.http import (
     Send,
     header,
     path_of,
+    raw_path_of,
     read_body,
     require_json,
     respond,
     run_lifespan,
 )
-from serving.inputs import decode_request
+from serving.open_inference import OpenInference, is_ours, refusal
 from serving.openapi import openapi_document
+from serving.ports import DecisionFinder
 from serving.problems import PROBLEM_JSON, headers_of, kind_of, problem_of
+from serving.routing import PATH_PARAMS, Found, Handler, Routes
+from serving.score_api import CLIENT, ScoreApi
 from serving.scoring import ScoringService
 from serving.telemetry import Telemetry
 from serving.traces import trace_of
 
 _LOG = logging.getLogger(__name__)
 
-SCORE_PATH = "/v1/score"
 EVENTS_PATH = "/v1/events"
 FEATURES_PATH = "/get-online-features"
 SCHEMA_JSON = "application/schema+json"
@@ -57,8 +61,6 @@ _DOCS_HEADERS = (
     ("x-content-type-options", "nosniff"),
 )
 
-Handler = Callable[[Scope, Receive], Awaitable[Response]]
-
 
 class ScoringApp:
     """The ASGI application. It holds no state of its own but its counters."""
@@ -74,9 +76,12 @@ class ScoringApp:
         feast: FeastApi | None = None,
         intake: EventIntake | None = None,
         gate: Gate | None = None,
+        first_answers: FirstAnswers | None = None,
+        finder: DecisionFinder | None = None,
     ) -> None:
         """`notes` are shown by /readyz beside the service's own; `shut_down` runs when the server stops. With `feast`
-        Feast's clients are answered too, with `intake` events are taken. Without `gate` only this machine is answered.
+        Feast's clients are answered too, with `intake` events are taken. Without `gate` only this machine is answered,
+        without `first_answers` idempotency keys are not looked at, without `finder` no decision is found.
         """
         self._service = service
         self._clock = clock
@@ -90,29 +95,34 @@ class ScoringApp:
             openapi_document(with_feast=feast is not None, with_events=intake is not None)
         )
         self._docs = resources.files("serving").joinpath("docs.html").read_bytes()
-        self._routes: dict[str, dict[str, Handler]] = {
-            SCORE_PATH: {"POST": self._score},
-            "/v1/models": {"GET": self._list_models},
-            "/healthz": {"GET": self._healthz},
-            "/readyz": {"GET": self._readyz},
-            "/metrics": {"GET": self._metrics},
-            "/openapi.json": {"GET": self._openapi_json},
-            "/docs": {"GET": self._docs_page},
-        }
+        scoring = ScoreApi(service, clock, self._telemetry, self._gate, body_bytes_max, first_answers, finder)
+        self._routes = Routes()
+        add = self._routes.add
+        add("/v1/score", POST=scoring.score)
+        add("/v1/score:batch", POST=scoring.score_batch)
+        add("/v1/explain", POST=scoring.explain)
+        add("/v1/decisions/{id}", GET=scoring.decision)
+        inference = OpenInference(service, clock, self._telemetry, self._gate, body_bytes_max)
+        for path, handlers in inference.routes().items():
+            add(path, **handlers)
+        add("/v1/models", GET=self._list_models)
+        add("/healthz", GET=self._healthz)
+        add("/readyz", GET=self._readyz)
+        add("/metrics", GET=self._metrics)
+        add("/openapi.json", GET=self._openapi_json)
+        add("/docs", GET=self._docs_page)
         for topic in TOPICS:
-            self._routes[f"{EVENTS_PATH}/schemas/{topic}"] = {"GET": _fixed(self._encoder.encode(json_schema(topic)))}
+            add(f"{EVENTS_PATH}/schemas/{topic}", GET=_fixed(self._encoder.encode(json_schema(topic))))
         if intake is not None:
-            self._routes[EVENTS_PATH] = {"POST": partial(self._take_events, intake)}
+            add(EVENTS_PATH, POST=partial(self._take_events, intake))
         if feast is not None:
-            self._routes |= {
-                FEATURES_PATH: {"POST": partial(self._get_online_features, feast)},
-                "/health": {"GET": self._healthz},
-            }
+            add(FEATURES_PATH, POST=partial(self._get_online_features, feast))
+            add("/health", GET=self._healthz)
 
     @property
     def routes(self) -> dict[str, tuple[str, ...]]:
-        """Path → methods, without HEAD and OPTIONS, which follow from them."""
-        return {path: tuple(methods) for path, methods in self._routes.items()}
+        """Template of a path → methods, without HEAD and OPTIONS, which follow from them."""
+        return self._routes.methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request, or the lifespan. Every failure becomes problem details."""
@@ -123,24 +133,25 @@ class ScoringApp:
             await send({"type": "websocket.close", "code": 1000})
             return
         path = path_of(scope)
-        route = path if path in self._routes else OTHER_ROUTE
+        found = self._routes.find(path, raw_path_of(scope))
+        route = OTHER_ROUTE if found is None else found.template
         try:
-            self._gate.admit(scope, path)  # before anything of the request is read, or said of the path
-            response = await self._answer(path, scope, receive)
+            scope[CLIENT] = self._gate.admit(scope, path)  # before anything is read, or said of the path
+            response = await self._answer(path, found, scope, receive)
         except ClientGoneError:
             self._telemetry.count_request(route, CLIENT_GONE)
             return
         except Exception as error:  # the outermost edge: whatever happened, the client gets an answer
-            response = self._problem(error)
+            response = self._problem(error, path)
         self._telemetry.count_request(route, response.status)
         await respond(send, response, with_body=scope["method"] != "HEAD")
 
-    async def _answer(self, path: str, scope: Scope, receive: Receive) -> Response:
-        handlers = self._routes.get(path)
-        if handlers is None:
-            told = NOT_HERE.get(path, f"the paths are {', '.join(self._routes)}")
+    async def _answer(self, path: str, found: Found | None, scope: Scope, receive: Receive) -> Response:
+        if found is None:
+            told = NOT_HERE.get(path, f"the paths are {', '.join(self.routes)}")
             raise UnknownPathError(f"nothing lives at {path!r}; {told}")
-        method = str(scope["method"])
+        handlers, method = found.handlers, str(scope["method"])
+        scope[PATH_PARAMS] = found.params
         handler = handlers.get("GET" if method == "HEAD" else method)
         if handler is not None:
             return await handler(scope, receive)
@@ -149,20 +160,13 @@ class ScoringApp:
             return Response(NO_CONTENT, headers=(("allow", ", ".join(allow)),))
         raise MethodNotAllowedError(method, path, allow)
 
-    def _problem(self, error: Exception) -> Response:
+    def _problem(self, error: Exception, path: str) -> Response:
         if kind_of(error).status == INTERNAL_ERROR:
             _LOG.error("a request failed for a reason that nobody foresaw: %s", trace_of(error))
+        if is_ours(path):
+            return refusal(error)
         problem = problem_of(error)
         return Response(problem.status, self._encoder.encode(problem), PROBLEM_JSON, headers_of(error))
-
-    async def _score(self, scope: Scope, receive: Receive) -> Response:
-        require_json(scope)
-        body = await read_body(receive, self._body_bytes_max)
-        since_ns = self._clock.monotonic_ns()
-        request = decode_request(body)
-        decision = await self._service.score(request, since_ns, traceparent=header(scope, b"traceparent"))
-        self._telemetry.observe(decision)
-        return Response(200, self._encoder.encode(decision), headers=_NO_STORE)
 
     async def _take_events(self, intake: EventIntake, scope: Scope, receive: Receive) -> Response:
         require_json(scope)

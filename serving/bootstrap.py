@@ -22,14 +22,17 @@ from serving.access import Gate, open_gate
 from serving.asgi import ScoringApp
 from serving.clock import Clock
 from serving.decision_files import DecisionFiles, FileLimits
+from serving.decision_lookup import DecisionLookup
 from serving.events import EventIntake
 from serving.feast_api import FeastApi
+from serving.first_answers import FirstAnswers
 from serving.scoring import ScoringService
 from serving.settings import Settings
 from serving.shipping import LAYOUTS_TOPIC, TOPIC, Shipper
 from serving.spool_writer import SpoolWriter
 
 _LOG = logging.getLogger(__name__)
+ANSWERS_PREFIX = "actor-risk:answers:"
 _MS_PER_S = 1000
 _NS_PER_MS = 1_000_000
 _FILE_NAME_ODD = re.compile(r"[^A-Za-z0-9._-]+")
@@ -91,6 +94,8 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         feast=FeastApi(reader),
         intake=EventIntake(publisher, settings.ingest_timeout_ms / _MS_PER_S),
         gate=gate,
+        first_answers=FirstAnswers(reader.short_lived(ANSWERS_PREFIX)),
+        finder=DecisionLookup(settings.decisions, settings.decisions_archive),
     )
     return Server(service, app, gate)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Raw, Struct, field
 
 Explain = Literal["none", "top", "full"]
+Mode = Literal["live", "canary", "shadow"]
 Verdict = Literal["allow", "review", "block"]
 Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"]
 Degradation = Literal[
@@ -20,6 +21,9 @@ Degradation = Literal[
     "event_not_published",  # the event is not in the stream: send it again
     "event_publish_unconfirmed",  # the stream did not acknowledge the event in time: it may be there or not
     "explanation_skipped",  # there was no time to explain the score before the request's deadline
+    "features_defaulted",  # the features could not be read, or not in time: the score is that of an unknown actor
+    "fallback_score",  # neither that: the score is the policy's, and no model's
+    "answer_not_kept",  # the idempotency key could not be kept: the same request sent again is answered anew
 ]
 
 TRACE_ID_PATTERN = "^[0-9A-Za-z._:-]{1,128}$"
@@ -30,10 +34,21 @@ def no_event() -> Raw:
     return Raw(b"null")
 
 
-class ScoreRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One question: how risky is this actor now, with this event?"""
+BATCH_MAX = 1_000
+"""Actors that one request may ask about."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=128, description="name of a served model, see /v1/models")]
+ModelName = Annotated[str, Meta(min_length=1, max_length=128, description="name of a served model, see /v1/models")]
+ExplainField = Annotated[
+    Explain, Meta(description="`top`: the strongest reasons; `full`: every feature as well; `none`: score only")
+]
+PublishField = Annotated[
+    bool, Meta(description="false when the caller writes the event to the stream; it counts once either way")
+]
+
+
+class Question(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How risky is this actor now, with this event?"""
+
     entities: Annotated[
         dict[str, Raw],
         Meta(description="join key → value; keys that the event carries may be left out"),
@@ -48,16 +63,27 @@ class ScoreRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         dict[str, Raw],
         Meta(description="values known only now; those that are left out come from the event, or are null"),
     ] = field(default_factory=dict)
-    explain: Annotated[
-        Explain, Meta(description="`top`: the strongest reasons; `full`: every feature as well; `none`: score only")
-    ] = "top"
-    publish_event: Annotated[
-        bool, Meta(description="false when the caller writes the event to the stream; it counts once either way")
-    ] = True
     trace_id: Annotated[
         Annotated[str, Meta(pattern=TRACE_ID_PATTERN)] | None,
         Meta(description="comes back in the answer; else the header `traceparent` gives it, else it is made"),
     ] = None
+
+
+class ScoreRequest(Question, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One question to one model."""
+
+    model: ModelName
+    explain: ExplainField = "top"
+    publish_event: PublishField = True
+
+
+class BatchRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Many questions to one model."""
+
+    model: ModelName
+    explain: ExplainField = "top"
+    publish_event: PublishField = True
+    requests: Annotated[list[Question], Meta(min_length=1, max_length=BATCH_MAX)]
 
 
 class ModelVersion(Struct, frozen=True):
@@ -174,7 +200,7 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     decision_id: Annotated[str, Meta(description="UUID version 7: sorts by time")]
     trace_id: str
-    mode: Literal["live"]
+    mode: Mode
     model: ModelVersion
     service: ServiceVersion
     actor: Annotated[dict[str, str | int], Meta(description="join key → value, as the features were read")]

@@ -6,6 +6,9 @@ ServingError
 ├── EventsUnconfirmedError     the log did not acknowledge events: they may be there or not
 ├── DecisionsUnavailableError  kept decisions cannot be read now: try again
 ├── TooManyRequestsError       more than is taken now: come back in `retry_after_s` seconds
+├── AnswerUnderWayError        a request of the same idempotency key is being answered right now
+├── LateError                  there is no answer within the request's own deadline
+├── ModelOffError              the model is switched off, and its policy has no score instead
 ├── UnauthorizedError          no key or token, or none that is valid: which of them is not said
 ├── ForbiddenError             a valid key or token, without the scope that the path needs
 └── RequestError               the request cannot be answered as it is; `field` is the part at fault, if one is
@@ -13,6 +16,7 @@ ServingError
     ├── EventRejectedError       JSON, but the one event in it is not valid
     ├── InvalidFieldError        JSON, but a field is missing, unknown or of a wrong type or value
     ├── UnknownModelError        no such model here
+    ├── UnknownDecisionError     no such decision in the log
     ├── UnknownPathError         nothing lives at this path
     ├── MethodNotAllowedError    the path has no such method
     ├── UnsupportedMediaError    the body is not declared as plain JSON
@@ -64,6 +68,27 @@ class TooManyRequestsError(ServingError):
         self.retry_after_s = retry_after_s
 
 
+class AnswerUnderWayError(ServingError):
+    """A request of the same idempotency key is being answered right now."""
+
+    def __init__(self) -> None:
+        super().__init__("a request of the same idempotency-key is being answered: send it again for the same answer")
+
+
+class LateError(ServingError):
+    """There is no answer within the request's deadline, and the policy has none instead."""
+
+    def __init__(self) -> None:
+        super().__init__("no answer within the request's deadline: ask again, and allow more time")
+
+
+class ModelOffError(ServingError):
+    """The model is switched off, and its policy has no score instead."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"the model {model!r} is switched off: decide without it until it is on again")
+
+
 class UnauthorizedError(ServingError):
     """No valid key or token. It says nothing of why, so that every such answer is the same."""
 
@@ -108,6 +133,13 @@ class UnknownModelError(RequestError):
 
     def __init__(self, model: str, served: Iterable[str]) -> None:
         super().__init__(f"no model {model!r} is served here; the models are {sorted(served)}", "model")
+
+
+class UnknownDecisionError(RequestError):
+    """No such decision in the log, or not any more."""
+
+    def __init__(self, decision_id: str) -> None:
+        super().__init__(f"no decision {decision_id[:64]!r} in the log: it was not made, was not kept, or is too old")
 
 
 class UnknownPathError(RequestError):

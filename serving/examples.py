@@ -94,6 +94,13 @@ def example_unconfirmed() -> list[EventResult]:
     ]
 
 
+def example_batch() -> dict[str, Any]:
+    """A body of `POST /v1/score:batch`."""
+    keys = {name: _CLICK[name] for name in ("advertiser_id", "creator_id", "device_id")}
+    asked = [{"entities": {**keys, "ip": ip}} for ip in ("203.0.113.9", "203.0.113.10")]
+    return {"model": "ad_click_risk", "explain": "none", "requests": [*asked, {"event": _CLICK}]}
+
+
 def example_decision() -> Decision:
     """An answer to the first of the requests."""
     return Decision(

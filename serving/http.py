@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,13 @@ class ClientGoneError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer. `headers` are those beside content type and length."""
+    """One answer. `headers` are those beside content type and length. `parts`: a body that is sent as it is made."""
 
     status: int
     body: bytes = b""
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
+    parts: AsyncIterator[bytes] | None = None
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -46,11 +47,25 @@ def path_of(scope: Scope) -> str:
     return path[len(prefix) :] if prefix and path.startswith(f"{prefix}/") else path
 
 
+def raw_path_of(scope: Scope) -> bytes | None:
+    """The same as it was sent, with its percent signs; None when the server does not say."""
+    raw, prefix = scope.get("raw_path"), str(scope.get("root_path", "")).rstrip("/").encode()
+    if raw is None:
+        return None
+    path = bytes(raw)
+    return path[len(prefix) :] if prefix and path.startswith(prefix + b"/") else path
+
+
 def require_json(scope: Scope) -> None:
     """Raises UnsupportedMediaError when the body is declared as something other than plain JSON."""
     declared = (header(scope, b"content-type") or JSON).split(";", 1)[0].strip().lower()
     if declared != JSON and not (declared.startswith("application/") and declared.endswith("+json")):
         raise UnsupportedMediaError(f"send the header `content-type: {JSON}`, not {declared!r}")
+    require_uncompressed(scope)
+
+
+def require_uncompressed(scope: Scope) -> None:
+    """Raises UnsupportedMediaError when the body is declared as compressed."""
     encoding = (header(scope, b"content-encoding") or "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMediaError(f"send the body uncompressed, without `content-encoding: {encoding}`")
@@ -78,8 +93,12 @@ async def respond(send: Send, response: Response, *, with_body: bool = True) -> 
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
     if response.status != NO_CONTENT:
         headers.append((b"content-type", response.content_type.encode("latin-1")))
-        headers.append((b"content-length", str(len(response.body)).encode()))
+        if response.parts is None:
+            headers.append((b"content-length", str(len(response.body)).encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if response.parts is not None and with_body:
+        async for part in response.parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": response.body if with_body else b""})
 
 

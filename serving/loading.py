@@ -16,6 +16,7 @@ from models.reasons import ReasonIndex
 from serving.decision import ModelCard, ServiceVersion, Thresholds
 from serving.errors import ModelLoadError
 from serving.inputs import InputReader
+from serving.policy import Policy
 from serving.ports import FeatureSource, Model, ModelSource
 
 
@@ -40,22 +41,29 @@ class ServedModel:
     columns: NDArray[np.int64]
 
 
-def load_models(source: ModelSource, reader: FeatureSource, aliases: Mapping[str, str]) -> dict[str, ServedModel]:
-    """The models (name → alias or version), checked against the registry as it is now.
+def load_models(
+    source: ModelSource, reader: FeatureSource, policies: Mapping[str, Policy]
+) -> dict[str, dict[str, ServedModel]]:
+    """The models of each name's policy (alias or version → model), checked against the registry as it is now.
 
     Raises ModelLoadError, saying what to do, when there is none, or one cannot be served.
     """
-    if not aliases:
+    if not policies:
         raise ModelLoadError("no model to serve: name at least one, such as {'ad_click_risk': 'champion'}")
     try:
         reader.refresh()
     except (OnlineStoreError, DefinitionError) as error:
         raise ModelLoadError(f"the feature registry cannot be used: {error}") from error
-    return {name: load_model(source, reader, name, alias) for name, alias in aliases.items()}
+    return {
+        name: {alias: load_model(source, reader, name, alias, policy.thresholds) for alias in policy.names}
+        for name, policy in policies.items()
+    }
 
 
-def load_model(source: ModelSource, reader: FeatureSource, name: str, alias: str) -> ServedModel:
-    """The model that `alias` points at, checked against the registry.
+def load_model(
+    source: ModelSource, reader: FeatureSource, name: str, alias: str, thresholds: Thresholds | None = None
+) -> ServedModel:
+    """The model that `alias` points at, checked against the registry. `thresholds`: instead of its own.
 
     Raises ModelLoadError, saying what to do, when it is not there, not intact, or made for other features.
     """
@@ -68,7 +76,7 @@ def load_model(source: ModelSource, reader: FeatureSource, name: str, alias: str
     _check_service(called, model.manifest, plan)
     features = _features(model.manifest, plan)
     return ServedModel(
-        card=_card(model, plan, name, alias),
+        card=_card(model, plan, name, alias, thresholds),
         model=model,
         plan=plan,
         inputs=_input_reader(called, plan),
@@ -133,7 +141,7 @@ def _reasons(manifest: Manifest, features: tuple[ServedFeature, ...]) -> ReasonI
     return ReasonIndex(manifest.features, manifest.reasons, [feature.description for feature in features])
 
 
-def _card(model: Model, plan: ReadPlan, name: str, alias: str) -> ModelCard:
+def _card(model: Model, plan: ReadPlan, name: str, alias: str, thresholds: Thresholds | None) -> ModelCard:
     manifest = model.manifest
     return ModelCard(
         name=name,
@@ -143,7 +151,7 @@ def _card(model: Model, plan: ReadPlan, name: str, alias: str) -> ModelCard:
         entities=[key.name for key in plan.join_keys],
         request_fields=[field.name for field in plan.request_fields],
         feature_count=len(manifest.features),
-        thresholds=Thresholds(manifest.thresholds.review, manifest.thresholds.block),
+        thresholds=thresholds or Thresholds(manifest.thresholds.review, manifest.thresholds.block),
         metrics=_metrics(manifest.metrics),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 from materialize.events import TOPICS, schema_version
 from serving import examples
 from serving.access import ANY_KEY, OPEN, need_of
-from serving.decision import Decision, Health, ModelList, Readiness, ScoreRequest
+from serving.decision import BATCH_MAX, BatchRequest, Decision, Health, ModelList, Question, Readiness, ScoreRequest
 from serving.errors import (
     EventRejectedError,
     EventsUnconfirmedError,
@@ -20,6 +21,7 @@ from serving.errors import (
 )
 from serving.event_results import EVENTS_MAX, EventItem, EventResult, EventsAnswer
 from serving.feast_api import FeatureColumn, FeaturesAnswer, FeaturesMetadata, FeaturesRequest
+from serving.open_inference import inference_error, inference_paths, inference_schemas, is_ours
 from serving.problems import INTERNAL, KINDS, PROBLEM_JSON, EventsProblem, Problem, ProblemKind, problem_of
 
 JsonObject = dict[str, Any]
@@ -35,6 +37,7 @@ _DETAILS = {
     403: str(ForbiddenError("score")),
     404: "no model 'click_risk' is served here; the models are ['ad_click_risk', 'advertiser_risk']",
     405: "/v1/score does not take GET; it takes POST, OPTIONS",
+    409: "a request of the same idempotency-key is being answered: send it again for the same answer",
     413: "a request body may have at most 1048576 bytes",
     415: "send the header `content-type: application/json`, not 'text/plain'",
     422: "missing: give entities.ip, or an event that carries 'ip'",
@@ -55,6 +58,28 @@ _FEATURES_ENTITIES = {
     "amount_usd": [0.4],
     "ms_since_impression": [180],
 }
+_TRACEPARENT: JsonObject = {
+    "name": "traceparent",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "W3C trace context: gives the trace id when the body has none; ignored when not valid",
+}
+_TIMEOUT: JsonObject = {
+    "name": "x-request-timeout-seconds",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 60},
+    "description": "By when the answer must be there. Left out for it, in this order, and told in `degraded`: the "
+    "explanation, the features (the score is that of an unknown actor), the model (the policy's fallback score)",
+}
+_IDEMPOTENCY_KEY: JsonObject = {
+    "name": "idempotency-key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "A request that is sent again with its key within ten minutes gets the first answer, byte by byte",
+}
 _DESCRIPTION = (
     "Scores actors in advertising (advertisers, creators, and the IPs and devices that link them) from features that "
     "are fresh to the last event, and says why. Errors are problem details (RFC 9457); `field` names the part of the "
@@ -66,6 +91,8 @@ def openapi_document(*, with_feast: bool = False, with_events: bool = False) -> 
     """The whole document, ready to be encoded as JSON; `with_feast` what Feast's clients ask is in it, `with_events`
     that events are taken."""
     document = _document()
+    document["paths"] |= inference_paths()
+    document["components"]["schemas"] |= inference_schemas()
     if with_events:
         document["paths"]["/v1/events"] = {"post": _events_operation()}
         document["components"]["schemas"] |= _event_schemas()
@@ -76,11 +103,11 @@ def openapi_document(*, with_feast: bool = False, with_events: bool = False) -> 
         document["components"]["schemas"] |= schemas
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            _say_who_may_ask(operation, need_of(path))
+            _say_who_may_ask(operation, need_of(path), inference_error if is_ours(path) else _problem_answer)
     return document
 
 
-def _say_who_may_ask(operation: JsonObject, need: str | None) -> None:
+def _say_who_may_ask(operation: JsonObject, need: str | None, answer: Callable[[int], JsonObject]) -> None:
     """Which keys the operation takes, and what is answered to others and to those who ask too often."""
     if need is OPEN:
         operation["security"] = []
@@ -88,7 +115,7 @@ def _say_who_may_ask(operation: JsonObject, need: str | None) -> None:
     scopes = [] if need == ANY_KEY else [need]
     operation["security"] = [{scheme: scopes} for scheme in _SECURITY_SCHEMES]
     statuses = (401, 403, 429) if scopes else (401, 429)
-    answers = {str(status): _problem_answer(status) for status in statuses}
+    answers = {str(status): answer(status) for status in statuses}
     answers["401"]["headers"] = {"WWW-Authenticate": {"schema": {"const": "Bearer"}}}
     answers["429"]["headers"] = _RETRY_AFTER
     operation["responses"] = dict(sorted((operation["responses"] | answers).items()))
@@ -100,6 +127,9 @@ def _document() -> JsonObject:
         "info": {"title": "Actor Risk", "version": metadata.version("actor-risk"), "description": _DESCRIPTION},
         "paths": {
             "/v1/score": {"post": _score_operation()},
+            "/v1/score:batch": {"post": _batch_operation()},
+            "/v1/explain": {"post": _explain_operation()},
+            "/v1/decisions/{id}": {"get": _decision_operation()},
             "/v1/models": {
                 "get": _get("listModels", "The served models", {200: _json(ModelList, examples.example_models())})
             },
@@ -122,27 +152,83 @@ def _score_operation() -> JsonObject:
             "content": {"application/json": _json(Decision, examples.example_decision())},
         }
     }
-    answers |= {str(status): _problem_answer(status) for status in _SCORE_STATUSES}
-    answers["503"]["headers"] = _RETRY_AFTER
+    answers |= {str(status): _problem_answer(status) for status in (*_SCORE_STATUSES, 409)}
+    answers["503"]["headers"] = answers["409"]["headers"] = _RETRY_AFTER
     shown = {name: {"value": body} for name, body in examples.example_requests().items()}
     return {
         "operationId": "score",
         "summary": "Score an actor now, and say why",
         "description": "Reads the features as of now, merges the event into them, scores, explains, and publishes the "
         "event. An actor of whom nothing is known is scored too: `actor_known` is false, its statuses are NOT_FOUND.",
-        "parameters": [
-            {
-                "name": "traceparent",
-                "in": "header",
-                "required": False,
-                "schema": {"type": "string"},
-                "description": "W3C trace context: gives the trace id when the body has none; ignored when not valid",
-            }
-        ],
+        "parameters": [_TRACEPARENT, _TIMEOUT, _IDEMPOTENCY_KEY],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _ref(ScoreRequest), "examples": shown}},
         },
+        "responses": answers,
+    }
+
+
+def _explain_operation() -> JsonObject:
+    operation = _score_operation()
+    del operation["responses"]["409"]
+    return operation | {
+        "operationId": "explain",
+        "summary": "Score an actor now, and list the share of every feature",
+        "description": "As `/v1/score` with `explain: full`, whatever is asked for, and the event is not published.",
+        "parameters": [_TRACEPARENT, _TIMEOUT],
+    }
+
+
+def _batch_operation() -> JsonObject:
+    record, problem = _ref(Decision), _ref(Problem)
+    either = {"anyOf": [record, problem]}
+    example = {"decisions": [msgspec.to_builtins(examples.example_decision())]}
+    whole = {
+        "type": "object",
+        "properties": {"decisions": {"type": "array", "items": either}},
+        "required": ["decisions"],
+        "examples": [example],
+    }
+    answers = {
+        "200": {
+            "description": "In the order of the requests, a decision record of each, or problem details in its place; "
+            "line by line, as they are made, for who accepts `application/x-ndjson`",
+            "content": {
+                "application/json": {"schema": whole},
+                "application/x-ndjson": {"schema": {"type": "string"}},
+            },
+        }
+    }
+    answers |= {str(status): _problem_answer(status) for status in _SCORE_STATUSES}
+    answers["503"]["headers"] = _RETRY_AFTER
+    return {
+        "operationId": "scoreBatch",
+        "summary": f"Score up to {BATCH_MAX:,} actors",
+        "description": "Single requests go first. What is wrong with one actor is told in its place.",
+        "parameters": [_TRACEPARENT, _TIMEOUT],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _ref(BatchRequest), "example": examples.example_batch()}},
+        },
+        "responses": answers,
+    }
+
+
+def _decision_operation() -> JsonObject:
+    answers = {
+        "200": {
+            "description": "The decision record, as it was answered",
+            "content": {"application/json": _json(Decision, examples.example_decision())},
+        }
+    }
+    answers |= {str(status): _problem_answer(status) for status in (404, 500, 503)}
+    answers["503"]["headers"] = _RETRY_AFTER
+    return {
+        "operationId": "decision",
+        "summary": "A decision made before",
+        "description": "Looked for in the decision log of the machine that answers, then in the archive if there is one.",
+        "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}],
         "responses": answers,
     }
 
@@ -289,12 +375,14 @@ def _ref(schema: type) -> JsonObject:
 
 
 def _schemas() -> JsonObject:
-    types = [ScoreRequest, Decision, ModelList, Health, Readiness, Problem, *TOPICS.values()]
+    types = [ScoreRequest, BatchRequest, Decision, ModelList, Health, Readiness, Problem, *TOPICS.values()]
     _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
-    asked = schemas[ScoreRequest.__name__]["properties"]
-    # Raw JSON has no schema of its own: these are decoded by the model's entities, request fields and topics.
-    asked["entities"]["additionalProperties"] = {"type": ["string", "integer"]}
-    asked["request"]["additionalProperties"] = {"type": ["string", "number", "boolean", "null"]}
-    asked["event"] |= {"anyOf": [*(_ref(schema) for schema in TOPICS.values()), {"type": "null"}], "default": None}
-    asked["event_topic"] |= {"enum": [*TOPICS, None]}
+    events = [*(_ref(schema) for schema in TOPICS.values()), {"type": "null"}]
+    for kind in (ScoreRequest, Question):
+        asked = schemas[kind.__name__]["properties"]
+        # Raw JSON has no schema of its own: these are decoded by the model's entities, request fields and topics.
+        asked["entities"]["additionalProperties"] = {"type": ["string", "integer"]}
+        asked["request"]["additionalProperties"] = {"type": ["string", "number", "boolean", "null"]}
+        asked["event"] |= {"anyOf": events, "default": None}
+        asked["event_topic"] |= {"enum": [*TOPICS, None]}
     return schemas

@@ -130,6 +130,22 @@ class DecisionLog(Protocol):
         ...
 
 
+class AnswerStore(Protocol):
+    """Keeps answers for a while: `materialize.online.ShortLived`. All of it raises OnlineStoreUnavailableError."""
+
+    async def take(self, name: str, value: bytes, ttl_ms: int) -> bytes | None:
+        """Set the value if there is none. Returns the one that there was, None when there was none."""
+        ...
+
+    async def put(self, name: str, value: bytes, ttl_ms: int) -> None:
+        """Set the value, whatever there is."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Forget the value."""
+        ...
+
+
 class DecisionFinder(Protocol):
     """Finds kept decisions: `serving.decision_lookup.DecisionLookup`."""
 

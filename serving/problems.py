@@ -8,16 +8,20 @@ from msgspec import Struct
 
 from materialize.online import OnlineStoreUnavailableError
 from serving.errors import (
+    AnswerUnderWayError,
     BodyTooLargeError,
     EventRejectedError,
     EventsUnconfirmedError,
     ForbiddenError,
     InvalidFieldError,
+    LateError,
     MalformedBodyError,
     MethodNotAllowedError,
+    ModelOffError,
     RequestError,
     TooManyRequestsError,
     UnauthorizedError,
+    UnknownDecisionError,
     UnknownModelError,
     UnknownPathError,
     UnsupportedMediaError,
@@ -72,9 +76,16 @@ KINDS: dict[type[Exception], ProblemKind] = {
     EventRejectedError: ProblemKind("event-rejected", "The event is not valid", 422),
     TooManyRequestsError: ProblemKind("too-many-requests", "More requests than are taken now", 429),
     OnlineStoreUnavailableError: ProblemKind("online-store-unavailable", "Features cannot be read now", 503),
+    UnknownDecisionError: ProblemKind("unknown-decision", "No such decision", 404),
+    AnswerUnderWayError: ProblemKind("answer-under-way", "The same request is being answered", 409),
+    LateError: ProblemKind("deadline-exceeded", "No answer within the deadline", 503),
+    ModelOffError: ProblemKind("model-off", "The model is switched off", 503),
     EventsUnconfirmedError: ProblemKind("events-unconfirmed", "The event log did not acknowledge events", 503),
 }
 INTERNAL = ProblemKind("internal-error", "The server failed", 500)
+
+
+_COME_BACK = (OnlineStoreUnavailableError, EventsUnconfirmedError, LateError, ModelOffError, AnswerUnderWayError)
 
 
 def kind_of(error: Exception) -> ProblemKind:
@@ -107,6 +118,8 @@ def headers_of(error: Exception) -> tuple[tuple[str, str], ...]:
         return (("www-authenticate", "Bearer"),)
     if isinstance(error, TooManyRequestsError):
         return (("retry-after", str(error.retry_after_s)),)
-    if isinstance(error, (OnlineStoreUnavailableError, EventsUnconfirmedError)):
+    if isinstance(
+        error, (OnlineStoreUnavailableError, EventsUnconfirmedError, LateError, ModelOffError, AnswerUnderWayError)
+    ):
         return (("retry-after", str(RETRY_AFTER_S)),)
     return ()

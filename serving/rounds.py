@@ -46,6 +46,11 @@ class Rounds(Generic[Asked, Answer]):
         """How many wait for a round, patient ones not counted."""
         return len(self._urgent)
 
+    @property
+    def patient(self) -> int:
+        """How many patient ones wait."""
+        return len(self._patient)
+
     def ask(self, asked: Asked, *, patient: bool = False) -> asyncio.Future[Answer]:
         """The answer to come. Patient ones let all others go first. Who cancels theirs is left out, if it is not late.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -13,9 +14,10 @@ from materialize.events import partition_key
 from materialize.online import OnlineStoreError, OnlineStoreUnavailableError
 from serving import record
 from serving.answering import Asked, ModelRounds, Scored
+from serving.breaker import Breaker
 from serving.clock import NS_PER_MS, Clock
-from serving.decision import Decision, Degradation, Latency, ModelCard, ModelVersion, Readiness, ScoreRequest
-from serving.errors import ModelLoadError, UnknownModelError
+from serving.decision import Decision, Degradation, Latency, Mode, ModelCard, ModelVersion, Readiness, ScoreRequest
+from serving.errors import LateError, ModelLoadError, ModelOffError, TooManyRequestsError, UnknownModelError
 from serving.identifiers import (
     DECISION_RANDOM_BYTES,
     TRACE_RANDOM_BYTES,
@@ -25,10 +27,20 @@ from serving.identifiers import (
     trace_id_of,
 )
 from serving.inputs import TopicEvent
+from serving.lineup import Lineup, lineup_of
 from serving.loading import ServedModel, load_models, with_plan
 from serving.logged import layout_of, logged_decision
+from serving.policy import Policy, policy_of
 from serving.ports import DecisionLog, FeatureSource, LogCounts, ModelSource, Publisher
 
+WAITING_MAX = 96
+"""Requests of one model that may wait for a round: about three rounds."""
+PATIENT_MAX = 4_000
+"""The same for parts of batches, which let the others go first."""
+SHADOWS_MAX = 256
+"""The same for shadows; beyond, they are left out."""
+
+_NS_PER_S = 1e9
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,23 +67,26 @@ class ScoringService:
         self._publish_timeout_s = publish_timeout_s
         self._log = log
         self._publishing_works = True
-        self._models: Mapping[str, ModelRounds] = {}
-        self._publishings: set[asyncio.Task[list[Degradation]]] = set()
+        self._breaker = Breaker(clock.monotonic_ns)
+        self._lineups: Mapping[str, Lineup] = {}
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._shadows_dropped = 0
         self._load_failure: str | None = None
         self._left_behind: list[str] = []
 
-    async def load(self, aliases: Mapping[str, str]) -> None:
-        """Serve these models (name → alias or version) and no others, from one request to the next.
+    async def load(self, policies: Mapping[str, str | Policy]) -> None:
+        """Serve these models (name → policy, or alias or version) and no others, from one request to the next.
 
         All of them are loaded and checked beside the old ones first; reading and proving bundles happens in a thread.
         Raises ModelLoadError, and then everything stays as it was.
         """
+        wanted = {name: policy_of(said) for name, said in policies.items()}
         try:
-            loaded = await asyncio.to_thread(load_models, self._source, self._reader, aliases)
+            loaded = await asyncio.to_thread(load_models, self._source, self._reader, wanted)
         except Exception as error:
             self._load_failure = str(error) or repr(error)
             raise
-        self._serve(loaded)
+        self._lineups = {name: lineup_of(name, wanted[name], models, self._rounds) for name, models in loaded.items()}
         self._load_failure, self._left_behind = None, []
 
     async def follow_registry(self) -> bool:
@@ -81,30 +96,38 @@ class ScoringService:
         /readyz says so: its rows are those of another definition, and NOT_FOUND, once the new one is materialized.
         """
         try:
-            changed = await asyncio.to_thread(self._reader.refresh)
-            plans = {name: self._reader.plan(one.served.plan.service) for name, one in self._models.items()}
+            if not await asyncio.to_thread(self._reader.refresh):
+                return False
+            left_behind: list[str] = []
+            lineups = {name: self._planned_anew(lineup, left_behind) for name, lineup in self._lineups.items()}
         except (OnlineStoreError, DefinitionError) as error:
             self._left_behind = [f"the feature registry cannot be used, the last definitions stay: {error}"]
             return False
-        if not changed:
-            return False
-        models, self._left_behind = {}, []
-        for name, one in self._models.items():
-            try:
-                models[name] = with_plan(one.served, plans[name])
-            except ModelLoadError as error:
-                models[name] = one.served
-                self._left_behind.append(f"the registry has changed, the last definitions stay: {error}")
-        self._serve(models)
+        self._lineups, self._left_behind = lineups, left_behind
         return True
 
-    def _serve(self, models: Mapping[str, ServedModel]) -> None:
-        """Answer by these from the next request on; a round under way ends as it began."""
-        self._models = {name: ModelRounds(served, self._reader, self._clock) for name, served in models.items()}
+    def _planned_anew(self, lineup: Lineup, left_behind: list[str]) -> Lineup:
+        """The same models, reading as the registry says now; of those that do not fit it any more it is told."""
+        models = {}
+        for called, model in lineup.models.items():
+            models[called] = model.served
+            try:
+                models[called] = with_plan(model.served, self._reader.plan(model.served.plan.service))
+            except ModelLoadError as error:
+                left_behind.append(f"the registry has changed, the last definitions stay: {error}")
+        return lineup_of(lineup.name, lineup.policy, models, self._rounds)
+
+    def _rounds(self, served: ServedModel) -> ModelRounds:
+        """A round under way ends with the model that it began with."""
+        return ModelRounds(served, self._reader, self._breaker, self._clock)
 
     def cards(self) -> list[ModelCard]:
-        """The served models."""
-        return [one.served.card for one in self._models.values()]
+        """The served models, under each name the champion first."""
+        return [model.served.card for lineup in self._lineups.values() for model in lineup.models.values()]
+
+    def served(self, name: str) -> ServedModel:
+        """The champion under a name. Raises UnknownModelError, or ModelOffError."""
+        return self._lineup(name).champion.served
 
     def log_counts(self) -> LogCounts | None:
         """What has become of the decisions in the decision log; None without one."""
@@ -112,7 +135,7 @@ class ScoringService:
 
     async def readiness(self, timeout_s: float = 1.0) -> Readiness:
         """Whether requests can be answered now."""
-        reasons = [] if self._models else ["no model is loaded"]
+        reasons = [] if self._lineups else ["no model is loaded"]
         try:
             async with asyncio.timeout(timeout_s):
                 await self._reader.ping()
@@ -124,6 +147,7 @@ class ScoringService:
         notes += self._left_behind
         if not self._publishing_works:
             notes.append("the last event could not be published to the stream")
+        notes += [f"{name} is switched off" for name, lineup in self._lineups.items() if not lineup.policy.is_on]
         notes += [] if self._log is None else self._log.notes()
         return Readiness(ready=not reasons, reasons=reasons, notes=notes)
 
@@ -135,25 +159,31 @@ class ScoringService:
         traceparent: str | None = None,
         until_ns: int | None = None,
         patient: bool = False,
+        degraded: Sequence[Degradation] = (),
     ) -> Decision:
         """The decision about one request that came at `since_ns` and must be answered at `until_ns`, both monotonic.
 
         1. hold the request against the model, 2. publish the event, and meanwhile 3. read and merge the features,
         score and explain together with who else asks, 4. write the record, 5. hand it to the decision log, if it wants
-        this one. `patient` ones let all others go first.
+        this one. `patient` ones let all others go first. `degraded`: what is undone already.
 
-        Raises RequestError for what the caller must change, OnlineStoreUnavailableError when Redis is away.
+        Raises RequestError for what the caller must change, TooManyRequestsError beyond capacity; and where the policy
+        has no answer instead, OnlineStoreUnavailableError when Redis is away, LateError, ModelOffError.
         """
-        model, now_ms = self._model(request.model), self._clock.now_ms()
-        inputs = model.served.inputs.read(request, now_ms)
+        lineup, now_ms = self._lineup(request.model), self._clock.now_ms()
+        inputs = lineup.champion.served.inputs.read(request, now_ms)
+        model, mode = lineup.chosen(inputs.entities)
+        if model.served.plan is not lineup.champion.served.plan:
+            inputs = model.served.inputs.read(request, now_ms)
+        _refuse_beyond_capacity(model, patient=patient)
         parsed_ns = self._clock.monotonic_ns()
         publishing = self._publishing(inputs.scored) if request.publish_event else None
-        scored = await model.rounds.ask(Asked(inputs, request.explain, until_ns), patient=patient)
+        scored = await self._scored(lineup.policy, model, Asked(inputs, request.explain, until_ns), patient=patient)
         scored_ns = self._clock.monotonic_ns()
         answering_ms = scored.features_ms + scored.score_ms + scored.explain_ms
-        degraded = scored.degraded
+        undone = [*scored.degraded, *degraded]
         if publishing is not None:
-            degraded = degraded + await publishing
+            undone += await self._published(publishing, until_ns)
         end_ns = self._clock.monotonic_ns()
         latency = Latency(
             parse=(parsed_ns - since_ns) / NS_PER_MS,
@@ -164,24 +194,98 @@ class ScoringService:
             publish=(end_ns - scored_ns) / NS_PER_MS,
             total=(end_ns - since_ns) / NS_PER_MS,
         )
-        decision = _decision(scored, self._identity(request, traceparent, now_ms), degraded, latency)
+        decision = _decision(scored, mode, self._identity(request, traceparent, now_ms), undone, latency)
         self._keep(decision, scored, request.publish_event)
+        for shadow in lineup.shadows():
+            self._begin_shadow(shadow, request, decision.trace_id)
         return decision
 
-    def _model(self, name: str) -> ModelRounds:
-        model = self._models.get(name)
-        if model is None:
-            raise UnknownModelError(name, self._models)
-        return model
+    def require(self, model: str, count: int) -> None:
+        """Raises UnknownModelError or ModelOffError, and TooManyRequestsError unless `count` patient ones can wait."""
+        lineup = self._lineup(model)
+        if lineup.champion.rounds.patient + count > PATIENT_MAX:
+            raise TooManyRequestsError("more requests wait than can be answered soon")
+
+    def _lineup(self, name: str) -> Lineup:
+        lineup = self._lineups.get(name)
+        if lineup is None:
+            raise UnknownModelError(name, self._lineups)
+        if not lineup.policy.is_on and lineup.policy.fallback_score is None:
+            raise ModelOffError(name)
+        return lineup
+
+    async def _scored(self, policy: Policy, model: ModelRounds, asked: Asked, *, patient: bool) -> Scored:
+        """The model's answer, or what the policy has instead of it."""
+        if not policy.is_on:
+            return model.fallback(asked, policy.fallback_score or 0.0)
+        try:
+            answer = model.rounds.ask(asked, patient=patient)
+            if asked.until_ns is None:
+                return await answer
+            async with asyncio.timeout(self._left_s(asked.until_ns)):
+                return await answer
+        except TimeoutError:
+            instead = policy.late
+            if instead == "refuse":
+                raise LateError from None
+        except OnlineStoreUnavailableError:
+            instead = policy.store_away
+            if instead == "refuse":
+                raise
+        return model.unread(asked) if instead == "default" else model.fallback(asked, policy.fallback_score or 0.0)
+
+    def _left_s(self, until_ns: int) -> float:
+        return max(0.0, (until_ns - self._clock.monotonic_ns()) / _NS_PER_S)
+
+    def _begin_shadow(self, model: ModelRounds, request: ScoreRequest, trace_id: str) -> None:
+        """Score the same request by another model, for the log alone; left out, and counted, while too many wait."""
+        if model.rounds.patient >= SHADOWS_MAX:
+            self._shadows_dropped += 1
+            return
+        self._hold(asyncio.create_task(self._shadow(model, request, trace_id)))
+
+    async def _shadow(self, model: ModelRounds, request: ScoreRequest, trace_id: str) -> None:
+        since_ns, now_ms = self._clock.monotonic_ns(), self._clock.now_ms()
+        try:
+            asked = Asked(model.served.inputs.read(request, now_ms), "none", None)
+            scored = await model.rounds.ask(asked, patient=True)
+        except Exception as error:  # nobody waits for a shadow: a request that it cannot read is its own affair
+            _LOG.debug("a shadow did not score: %s", type(error).__name__)
+            self._shadows_dropped += 1
+            return
+        total_ms = (self._clock.monotonic_ns() - since_ns) / NS_PER_MS
+        answering_ms = scored.features_ms + scored.score_ms
+        latency = Latency(
+            parse=0.0,
+            wait=total_ms - answering_ms,
+            features=scored.features_ms,
+            score=scored.score_ms,
+            explain=0.0,
+            publish=0.0,
+            total=total_ms,
+        )
+        identity = Identity(decision_id(now_ms, self._random_bytes(DECISION_RANDOM_BYTES)), trace_id)
+        self._keep(_decision(scored, "shadow", identity, scored.degraded, latency), scored, publish=False)
 
     def _publishing(self, scored: TopicEvent | None) -> asyncio.Task[list[Degradation]] | None:
         """The publication of an event, under way. It goes on when the request fails: an event counts once."""
         if scored is None:
             return None
         task = asyncio.create_task(self._publish(scored))
-        self._publishings.add(task)
-        task.add_done_callback(self._publishings.discard)
+        self._hold(task)
         return task
+
+    def _hold(self, task: asyncio.Task[Any]) -> None:
+        """Nobody else may hold it: the event loop does not."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _published(self, task: asyncio.Task[list[Degradation]], until_ns: int | None) -> list[Degradation]:
+        """What stays undone of a publication, by the request's deadline."""
+        if until_ns is None or task.done():
+            return await task
+        done, _ = await asyncio.wait([task], timeout=self._left_s(until_ns))
+        return task.result() if done else ["event_publish_unconfirmed"]
 
     async def _publish(self, scored: TopicEvent) -> list[Degradation]:
         """Append the event to the stream; what stays undone when that fails."""
@@ -220,12 +324,20 @@ class ScoringService:
         )
 
 
-def _decision(scored: Scored, identity: Identity, degraded: list[Degradation], latency: Latency) -> Decision:
+def _refuse_beyond_capacity(model: ModelRounds, *, patient: bool) -> None:
+    """More than can be answered soon are told to come back: all would wait in vain."""
+    if model.rounds.patient >= PATIENT_MAX if patient else model.rounds.waiting >= WAITING_MAX:
+        raise TooManyRequestsError("more requests wait than can be answered soon")
+
+
+def _decision(
+    scored: Scored, mode: Mode, identity: Identity, degraded: list[Degradation], latency: Latency
+) -> Decision:
     card, explained = scored.served.card, scored.explained
     return Decision(
         decision_id=identity.decision_id,
         trace_id=identity.trace_id,
-        mode="live",
+        mode=mode,
         model=ModelVersion(card.name, card.version),
         service=card.service,
         actor=dict(scored.inputs.entities),

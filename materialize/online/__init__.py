@@ -33,6 +33,7 @@ from materialize.online._plan import ReadPlan, compile_plan
 from materialize.online._plans import read_plan
 from materialize.online._reader import FeatureReader, FeatureReaderSync, open_reader, open_reader_sync
 from materialize.online._scored_events import topic_of
+from materialize.online._short_lived import ShortLived
 from materialize.online._stream_rows import StreamRow, decode_stream_row, encode_stream_row
 from materialize.online._values import FeatureStatus, Met, ReadCounts
 from materialize.online._view_reader import ViewReader, ViewValues, view_reader
@@ -65,6 +66,7 @@ __all__ = [
     "RowFolder",
     "RowRefusedError",
     "RowWriter",
+    "ShortLived",
     "StreamRow",
     "UnknownFeatureError",
     "UnknownServiceError",

@@ -21,6 +21,7 @@ from materialize.online._line import AsyncRowFetcher, RowFetcher
 from materialize.online._plan import ReadPlan
 from materialize.online._plans import Plans
 from materialize.online._scored_events import NO_SCORED, Events
+from materialize.online._short_lived import ShortLived
 
 
 class _Asked(NamedTuple):
@@ -128,6 +129,10 @@ class FeatureReader:
     async def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with _no_answer_is_unavailable():
             return await self._fetcher.fetch(keys)
+
+    def short_lived(self, prefix: str) -> ShortLived:
+        """Values with a time to live in the same Redis, all of whose keys begin with `prefix`."""
+        return ShortLived(self._client, prefix)
 
     async def ping(self) -> None:
         """Raises OnlineStoreUnavailableError when Redis does not answer."""

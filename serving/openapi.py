@@ -227,7 +227,7 @@ def _decision_operation() -> JsonObject:
     return {
         "operationId": "decision",
         "summary": "A decision made before",
-        "description": "Looked for in the decision log of the machine that answers, then in the archive if there is one.",
+        "description": "Looked for in the decision log of the machine that answers, then in the archive.",
         "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}],
         "responses": answers,
     }

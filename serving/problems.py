@@ -10,6 +10,7 @@ from materialize.online import OnlineStoreUnavailableError
 from serving.errors import (
     AnswerUnderWayError,
     BodyTooLargeError,
+    DecisionsUnavailableError,
     EventRejectedError,
     EventsUnconfirmedError,
     ForbiddenError,
@@ -80,12 +81,16 @@ KINDS: dict[type[Exception], ProblemKind] = {
     AnswerUnderWayError: ProblemKind("answer-under-way", "The same request is being answered", 409),
     LateError: ProblemKind("deadline-exceeded", "No answer within the deadline", 503),
     ModelOffError: ProblemKind("model-off", "The model is switched off", 503),
+    DecisionsUnavailableError: ProblemKind("decisions-unavailable", "Kept decisions cannot be read now", 503),
     EventsUnconfirmedError: ProblemKind("events-unconfirmed", "The event log did not acknowledge events", 503),
 }
 INTERNAL = ProblemKind("internal-error", "The server failed", 500)
 
 
-_COME_BACK = (OnlineStoreUnavailableError, EventsUnconfirmedError, LateError, ModelOffError, AnswerUnderWayError)
+_COME_BACK = (
+    *(OnlineStoreUnavailableError, DecisionsUnavailableError, EventsUnconfirmedError, LateError, ModelOffError),
+    AnswerUnderWayError,
+)
 
 
 def kind_of(error: Exception) -> ProblemKind:

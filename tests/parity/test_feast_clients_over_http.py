@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-import uvicorn
 import yaml
 from feast import FeatureStore, RepoConfig
 from feast.feature_server_utils import convert_response_to_dict
@@ -30,9 +26,9 @@ from serving.clock import Clock
 from serving.feast_api import FeastApi
 from tests.parity.test_online_equals_offline import END_MS, SERVICES, Actor, actors_of, read_all
 from tests.serving.fakes import MemoryPublisher
+from tests.support.listening import listening
 from tests.support.world import World
 
-STARTED_WITHIN_S = 20.0
 LATER_MS = END_MS + 59 * 60_000
 
 
@@ -41,21 +37,11 @@ def url(served: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     """Where our application answers, its clock at LATER_MS."""
     reader = open_reader(served.redis_url, served.repo_path, served.registry_path, timeout_s=10)
     app = application(reader, tmp_path_factory.mktemp("models"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            deadline = time.monotonic() + STARTED_WITHIN_S
-            while not server.started:
-                assert thread.is_alive(), "the server did not start"
-                assert time.monotonic() < deadline, "the server did not start in time"
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(STARTED_WITHIN_S)
-            HttpSessionManager.close_session()
+    try:
+        with listening(app) as found:
+            yield found
+    finally:
+        HttpSessionManager.close_session()
 
 
 def application(reader: FeatureReader, models: Path) -> ScoringApp:

@@ -16,6 +16,7 @@ from models.reasons import ReasonIndex
 from serving.decision import ModelCard, ServiceVersion, Thresholds
 from serving.errors import ModelLoadError
 from serving.inputs import InputReader
+from serving.logged import FeatureLayout, layout_of
 from serving.policy import Policy
 from serving.ports import FeatureSource, Model, ModelSource
 
@@ -30,7 +31,8 @@ class ServedFeature:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that fits its feature service. `columns` int64[F]: place of each model feature in the plan's vector."""
+    """A model that fits its feature service. `columns` int64[F]: place of each model feature in the plan's vector.
+    `layout`: what the decision log says of the plan's features."""
 
     card: ModelCard
     model: Model
@@ -39,6 +41,7 @@ class ServedModel:
     features: tuple[ServedFeature, ...]
     reasons: ReasonIndex
     columns: NDArray[np.int64]
+    layout: FeatureLayout
 
 
 def load_models(
@@ -83,6 +86,7 @@ def load_model(
         features=features,
         reasons=_reasons(model.manifest, features),
         columns=_columns(called, model.manifest, plan),
+        layout=layout_of(plan),
     )
 
 
@@ -99,6 +103,7 @@ def with_plan(served: ServedModel, plan: ReadPlan) -> ServedModel:
         features=features,
         reasons=_reasons(manifest, features),
         columns=_columns(called, manifest, plan),
+        layout=layout_of(plan),
     )
 
 

@@ -29,7 +29,7 @@ from serving.identifiers import (
 from serving.inputs import TopicEvent
 from serving.lineup import Lineup, lineup_of
 from serving.loading import ServedModel, load_models, with_plan
-from serving.logged import layout_of, logged_decision
+from serving.logged import FeatureLayout, LoggedDecision, logged_decision
 from serving.policy import Policy, policy_of
 from serving.ports import DecisionLog, FeatureSource, LogCounts, ModelSource, Publisher
 
@@ -71,6 +71,8 @@ class ScoringService:
         self._lineups: Mapping[str, Lineup] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._shadows_dropped = 0
+        self._unwritten: dict[int, tuple[FeatureLayout, list[LoggedDecision]]] = {}
+        self._written: asyncio.Future[None] | None = None
         self._load_failure: str | None = None
         self._left_behind: list[str] = []
 
@@ -195,7 +197,7 @@ class ScoringService:
             total=(end_ns - since_ns) / NS_PER_MS,
         )
         decision = _decision(scored, mode, self._identity(request, traceparent, now_ms), undone, latency)
-        self._keep(decision, scored, request.publish_event)
+        await self._keep(decision, scored, request.publish_event)
         for shadow in lineup.shadows():
             self._begin_shadow(shadow, request, decision.trace_id)
         return decision
@@ -265,7 +267,7 @@ class ScoringService:
             total=total_ms,
         )
         identity = Identity(decision_id(now_ms, self._random_bytes(DECISION_RANDOM_BYTES)), trace_id)
-        self._keep(_decision(scored, "shadow", identity, scored.degraded, latency), scored, publish=False)
+        await self._keep(_decision(scored, "shadow", identity, scored.degraded, latency), scored, publish=False)
 
     def _publishing(self, scored: TopicEvent | None) -> asyncio.Task[list[Degradation]] | None:
         """The publication of an event, under way. It goes on when the request fails: an event counts once."""
@@ -302,11 +304,27 @@ class ScoringService:
         self._note_publishing(None)
         return []
 
-    def _keep(self, decision: Decision, scored: Scored, publish: bool) -> None:
-        if self._log is not None and self._log.wants(decision.decision_id):
-            plan = scored.served.plan
-            entry = logged_decision(decision, plan, scored.inputs, scored.vector, scored.read_ms, publish=publish)
-            self._log.append((entry,), layout_of(plan))
+    async def _keep(self, decision: Decision, scored: Scored, publish: bool) -> None:
+        """Return when the decision is safe in the log, if it wants this one: all of a round are written at once."""
+        if self._log is None or not self._log.wants(decision.decision_id):
+            return
+        served = scored.served
+        entry = logged_decision(decision, served.plan, scored.inputs, scored.vector, scored.read_ms, publish=publish)
+        self._unwritten.setdefault(id(served.layout), (served.layout, []))[1].append(entry)
+        if self._written is None:
+            loop = asyncio.get_running_loop()
+            self._written = loop.create_future()
+            loop.call_soon(self._write)  # after all whom the same round has answered
+        await asyncio.shield(self._written)  # who leaves does not take the others along
+
+    def _write(self) -> None:
+        unwritten, self._unwritten = self._unwritten, {}
+        written, self._written = self._written, None
+        for layout, entries in unwritten.values():
+            if self._log is not None:
+                self._log.append(entries, layout)
+        if written is not None:
+            written.set_result(None)
 
     def _note_publishing(self, failure: str | None) -> None:
         # Only changes are logged: at full rate an outage would fill the disk.

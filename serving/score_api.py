@@ -64,6 +64,7 @@ class ScoreApi:
 
     async def score(self, scope: Scope, receive: Receive) -> Response:
         """`POST /v1/score`."""
+        self._service.require_capacity()
         body = await self._body(scope, receive)
         since_ns = self._clock.monotonic_ns()
         key = header(scope, IDEMPOTENCY_KEY)
@@ -82,10 +83,11 @@ class ScoreApi:
 
     async def explain(self, scope: Scope, receive: Receive) -> Response:
         """`POST /v1/explain`: the same with every feature, and without publishing the event."""
+        self._service.require_capacity(patient=1)
         body = await self._body(scope, receive)
         since_ns = self._clock.monotonic_ns()
         request = msgspec.structs.replace(decode_request(body), explain="full", publish_event=False)
-        return await self._score(scope, request, since_ns)
+        return await self._score(scope, request, since_ns, patient=True)
 
     async def score_batch(self, scope: Scope, receive: Receive) -> Response:
         """`POST /v1/score:batch`: as one document, or line by line for who accepts NDJSON."""
@@ -116,12 +118,15 @@ class ScoreApi:
         require_json(scope)
         return await read_body(receive, self._body_bytes_max)
 
-    async def _score(self, scope: Scope, request: ScoreRequest, since_ns: int, *, is_kept: bool = True) -> Response:
+    async def _score(
+        self, scope: Scope, request: ScoreRequest, since_ns: int, *, is_kept: bool = True, patient: bool = False
+    ) -> Response:
         decision = await self._service.score(
             request,
             since_ns,
             traceparent=header(scope, b"traceparent"),
             until_ns=until_ns_of(scope, since_ns),
+            patient=patient,
             degraded=() if is_kept else ("answer_not_kept",),
         )
         self._telemetry.observe(decision)

@@ -33,12 +33,15 @@ from serving.logged import FeatureLayout, LoggedDecision, logged_decision
 from serving.policy import Policy, policy_of
 from serving.ports import DecisionLog, FeatureSource, LogCounts, ModelSource, Publisher
 
-WAITING_MAX = 96
-"""Requests of one model that may wait for a round: about three rounds."""
+UNDER_WAY_MAX = 96
+"""Requests that may be under way: about three rounds, some tens of milliseconds. Beyond, who asks is told to come back
+before anything of the request is read: all would wait in vain."""
 PATIENT_MAX = 4_000
-"""The same for parts of batches, which let the others go first."""
+"""The same for parts of batches and explanations, which let the others go first."""
+FREE_FOR_PATIENT = 0.5
+"""Patient ones can best come back later: they are taken only while so much of the capacity is free."""
 SHADOWS_MAX = 256
-"""The same for shadows; beyond, they are left out."""
+"""Shadows that may wait; beyond, they are left out."""
 
 _NS_PER_S = 1e9
 _LOG = logging.getLogger(__name__)
@@ -70,7 +73,7 @@ class ScoringService:
         self._breaker = Breaker(clock.monotonic_ns)
         self._lineups: Mapping[str, Lineup] = {}
         self._tasks: set[asyncio.Task[object]] = set()
-        self._shadows_dropped = 0
+        self._under_way = self._refused = self._shadows_dropped = 0
         self._unwritten: dict[int, tuple[FeatureLayout, list[LoggedDecision]]] = {}
         self._written: asyncio.Future[None] | None = None
         self._load_failure: str | None = None
@@ -172,12 +175,27 @@ class ScoringService:
         Raises RequestError for what the caller must change, TooManyRequestsError beyond capacity; and where the policy
         has no answer instead, OnlineStoreUnavailableError when Redis is away, LateError, ModelOffError.
         """
+        self._under_way += not patient
+        try:
+            return await self._score(request, since_ns, traceparent, until_ns, degraded, patient=patient)
+        finally:
+            self._under_way -= not patient
+
+    async def _score(
+        self,
+        request: ScoreRequest,
+        since_ns: int,
+        traceparent: str | None,
+        until_ns: int | None,
+        degraded: Sequence[Degradation],
+        *,
+        patient: bool,
+    ) -> Decision:
         lineup, now_ms = self._lineup(request.model), self._clock.now_ms()
         inputs = lineup.champion.served.inputs.read(request, now_ms)
         model, mode = lineup.chosen(inputs.entities)
         if model.served.plan is not lineup.champion.served.plan:
             inputs = model.served.inputs.read(request, now_ms)
-        _refuse_beyond_capacity(model, patient=patient)
         parsed_ns = self._clock.monotonic_ns()
         publishing = self._publishing(inputs.scored) if request.publish_event else None
         scored = await self._scored(lineup.policy, model, Asked(inputs, request.explain, until_ns), patient=patient)
@@ -202,11 +220,18 @@ class ScoringService:
             self._begin_shadow(shadow, request, decision.trace_id)
         return decision
 
-    def require(self, model: str, count: int) -> None:
-        """Raises UnknownModelError or ModelOffError, and TooManyRequestsError unless `count` patient ones can wait."""
-        lineup = self._lineup(model)
-        if lineup.champion.rounds.patient + count > PATIENT_MAX:
-            raise TooManyRequestsError("more requests wait than can be answered soon")
+    def require_capacity(self, patient: int = 0) -> None:
+        """Raises TooManyRequestsError unless one more request can be answered soon, or so many patient ones later."""
+        waiting = sum(model.rounds.patient for lineup in self._lineups.values() for model in lineup.models.values())
+        under_way_max = UNDER_WAY_MAX * FREE_FOR_PATIENT if patient else UNDER_WAY_MAX
+        if self._under_way >= under_way_max or (patient and waiting + patient > PATIENT_MAX):
+            self._refused += 1
+            raise TooManyRequestsError("more requests are under way than can be answered soon")
+
+    def require(self, model: str, patient: int) -> None:
+        """Raises UnknownModelError or ModelOffError unless the model answers, TooManyRequestsError beyond capacity."""
+        self._lineup(model)
+        self.require_capacity(patient)
 
     def _lineup(self, name: str) -> Lineup:
         lineup = self._lineups.get(name)
@@ -340,12 +365,6 @@ class ScoringService:
             decision_id(now_ms, self._random_bytes(DECISION_RANDOM_BYTES)),
             given or self._random_bytes(TRACE_RANDOM_BYTES).hex(),
         )
-
-
-def _refuse_beyond_capacity(model: ModelRounds, *, patient: bool) -> None:
-    """More than can be answered soon are told to come back: all would wait in vain."""
-    if model.rounds.patient >= PATIENT_MAX if patient else model.rounds.waiting >= WAITING_MAX:
-        raise TooManyRequestsError("more requests wait than can be answered soon")
 
 
 def _decision(

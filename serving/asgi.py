@@ -13,6 +13,7 @@ from materialize.events import TOPICS, json_schema
 from serving.access import Gate, LoopbackGate
 from serving.clock import Clock
 from serving.decision import Health, ModelList, Readiness
+from serving.entity_features import EntityFeaturesApi
 from serving.errors import EventRejectedError, EventsUnconfirmedError, MethodNotAllowedError, UnknownPathError
 from serving.events import EventIntake
 from serving.feast_api import NOT_HERE, FeastApi
@@ -78,10 +79,12 @@ class ScoringApp:
         gate: Gate | None = None,
         first_answers: FirstAnswers | None = None,
         finder: DecisionFinder | None = None,
+        entities: EntityFeaturesApi | None = None,
     ) -> None:
         """`notes` are shown by /readyz beside the service's own; `shut_down` runs when the server stops. With `feast`
         Feast's clients are answered too, with `intake` events are taken. Without `gate` only this machine is answered,
-        without `first_answers` idempotency keys are not looked at, without `finder` no decision is found.
+        without `first_answers` idempotency keys are not looked at, without `finder` no decision is found. With
+        `entities` is told what is stored of them.
         """
         self._service = service
         self._clock = clock
@@ -92,7 +95,9 @@ class ScoringApp:
         self._telemetry = Telemetry()
         self._encoder = msgspec.json.Encoder()
         self._openapi = self._encoder.encode(
-            openapi_document(with_feast=feast is not None, with_events=intake is not None)
+            openapi_document(
+                with_feast=feast is not None, with_events=intake is not None, with_entities=entities is not None
+            )
         )
         self._docs = resources.files("serving").joinpath("docs.html").read_bytes()
         scoring = ScoreApi(service, clock, self._telemetry, self._gate, body_bytes_max, first_answers, finder)
@@ -115,6 +120,8 @@ class ScoringApp:
             add(f"{EVENTS_PATH}/schemas/{topic}", GET=_fixed(self._encoder.encode(json_schema(topic))))
         if intake is not None:
             add(EVENTS_PATH, POST=partial(self._take_events, intake))
+        if entities is not None:
+            add("/v1/features/{entity}/{key}", GET=entities.features)
         if feast is not None:
             add(FEATURES_PATH, POST=partial(self._get_online_features, feast))
             add("/health", GET=self._healthz)

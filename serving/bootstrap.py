@@ -23,6 +23,7 @@ from serving.asgi import ScoringApp
 from serving.clock import Clock
 from serving.decision_files import DecisionFiles, FileLimits
 from serving.decision_lookup import DecisionLookup
+from serving.entity_features import EntityFeaturesApi
 from serving.events import EventIntake
 from serving.feast_api import FeastApi
 from serving.first_answers import FirstAnswers
@@ -92,6 +93,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         notes=notes,
         shut_down=shut_down,
         feast=FeastApi(reader),
+        entities=EntityFeaturesApi(reader, clock.now_ms),
         intake=EventIntake(publisher, settings.ingest_timeout_ms / _MS_PER_S),
         gate=gate,
         first_answers=FirstAnswers(reader.short_lived(ANSWERS_PREFIX)),

@@ -5,7 +5,7 @@ These types are the single source of the decoder, the encoder and the OpenAPI do
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Raw, Struct, field
 
@@ -254,6 +254,29 @@ class ModelList(Struct, frozen=True):
     """The served models."""
 
     models: list[ModelCard]
+
+
+class StoredFeature(Struct, frozen=True, kw_only=True):
+    """One feature of an entity, as it would be read now."""
+
+    feature: Annotated[str, Meta(description="view:feature")]
+    description: str
+    type: Annotated[str, Meta(description="Feast's name of the value's type: DOUBLE, INT64, STRING, …")]
+    value: Annotated[Any, Meta(description="as JSON has it; null unless PRESENT")]
+    status: Status
+    age_ms: Annotated[int | None, Meta(description="as-of time minus the time of the newest event in the value")]
+
+
+class StoredFeatures(Struct, frozen=True, kw_only=True):
+    """What is stored of one entity."""
+
+    entity: str
+    join_key: str
+    key: str | int
+    is_known: Annotated[bool, Meta(description="false when nothing is stored of it")]
+    as_of: Annotated[str, Meta(description="the instant that the features were read for, RFC 3339")]
+    as_of_ms: Annotated[int, Meta(description="the same in milliseconds since 1970-01-01 UTC")]
+    features: list[StoredFeature]
 
 
 class Health(Struct, frozen=True):

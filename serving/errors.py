@@ -16,6 +16,7 @@ ServingError
     ├── EventRejectedError       JSON, but the one event in it is not valid
     ├── InvalidFieldError        JSON, but a field is missing, unknown or of a wrong type or value
     ├── UnknownModelError        no such model here
+    ├── UnknownEntityError       no such entity in the feature registry
     ├── UnknownDecisionError     no such decision in the log
     ├── UnknownPathError         nothing lives at this path
     ├── MethodNotAllowedError    the path has no such method
@@ -133,6 +134,13 @@ class UnknownModelError(RequestError):
 
     def __init__(self, model: str, served: Iterable[str]) -> None:
         super().__init__(f"no model {model!r} is served here; the models are {sorted(served)}", "model")
+
+
+class UnknownEntityError(RequestError):
+    """No such entity in the feature registry."""
+
+    def __init__(self, entity: str, known: Iterable[str]) -> None:
+        super().__init__(f"no entity {entity[:64]!r} in the registry; the entities are {sorted(known)}", "entity")
 
 
 class UnknownDecisionError(RequestError):

@@ -17,6 +17,8 @@ from serving.decision import (
     ReasonFeature,
     ServiceVersion,
     StatusCounts,
+    StoredFeature,
+    StoredFeatures,
     Thresholds,
 )
 from serving.event_results import EventResult, EventsAnswer
@@ -194,6 +196,36 @@ def example_models() -> ModelList:
 def example_health() -> Health:
     """A living process."""
     return Health("ok")
+
+
+def example_features() -> StoredFeatures:
+    """What is stored of an IP."""
+    return StoredFeatures(
+        entity="ip",
+        join_key="ip",
+        key="203.0.113.9",
+        is_known=True,
+        as_of="2026-11-18T11:06:40.000Z",
+        as_of_ms=1_795_000_000_000,
+        features=[
+            StoredFeature(
+                feature="ip_ad_stats:ip_clicks_5m",
+                description="Clicks from the IP, last 5m",
+                type="INT64",
+                value=211,
+                status="PRESENT",
+                age_ms=180,
+            ),
+            StoredFeature(
+                feature="ip_profile:ip_country",
+                description="Where the IP is",
+                type="STRING",
+                value=None,
+                status="NOT_FOUND",
+                age_ms=None,
+            ),
+        ],
+    )
 
 
 def example_ready() -> Readiness:

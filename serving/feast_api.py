@@ -230,10 +230,10 @@ def _columns(matrix: FeatureMatrix, as_of_ms: int) -> list[FeatureColumn]:
     computed = {position for run in matrix.plan.on_demand for _, position in run.outputs}
     times = _Times(as_of_ms)
     return [
-        FeatureColumn(_native(matrix, f), [PRESENT] * length, [NO_TIME] * length)
+        FeatureColumn(native_column(matrix, f), [PRESENT] * length, [NO_TIME] * length)
         if f in computed
         else FeatureColumn(
-            _native(matrix, f),
+            native_column(matrix, f),
             [_STATUS_NAMES[status] for status in matrix.statuses[:, f].tolist()],
             times.of(matrix.ages_ms[:, f]),
         )
@@ -265,7 +265,7 @@ def _rfc3339(text: str) -> str:
     return f"{text.removesuffix('.000')}Z"
 
 
-def _native(matrix: FeatureMatrix, position: int) -> list[Any]:
+def native_column(matrix: FeatureMatrix, position: int) -> list[Any]:
     """The values as Feast writes them in JSON; bytes are left to the encoder, which writes base64 as protobuf does."""
     column = matrix.column(position)
     if position not in matrix.objects and not np.isinf(matrix.values[:, position]).any():

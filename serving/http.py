@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
-from serving.errors import BodyTooLargeError, UnsupportedMediaError
+from serving.errors import BodyTooLargeError, InvalidFieldError, UnsupportedMediaError
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -15,6 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 JSON = "application/json"
 NO_CONTENT = 204
+QUERY_FIELDS_MAX = 16
 HTML = "text/html; charset=utf-8"
 
 
@@ -54,6 +56,15 @@ def raw_path_of(scope: Scope) -> bytes | None:
         return None
     path = bytes(raw)
     return path[len(prefix) :] if prefix and path.startswith(prefix + b"/") else path
+
+
+def query_of(scope: Scope) -> dict[str, list[str]]:
+    """Name → values of the query. Raises InvalidFieldError for one that is no text, or has too many parts."""
+    try:
+        sent = bytes(scope.get("query_string", b"")).decode("ascii")
+        return parse_qs(sent, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX)
+    except ValueError as error:
+        raise InvalidFieldError(f"the query cannot be read: {error}") from error
 
 
 def require_json(scope: Scope) -> None:

@@ -11,13 +11,25 @@ import msgspec
 from materialize.events import TOPICS, schema_version
 from serving import examples
 from serving.access import ANY_KEY, OPEN, need_of
-from serving.decision import BATCH_MAX, BatchRequest, Decision, Health, ModelList, Question, Readiness, ScoreRequest
+from serving.decision import (
+    BATCH_MAX,
+    BatchRequest,
+    Decision,
+    Health,
+    ModelList,
+    Question,
+    Readiness,
+    ScoreRequest,
+    StoredFeatures,
+)
 from serving.errors import (
     EventRejectedError,
     EventsUnconfirmedError,
     ForbiddenError,
     TooManyRequestsError,
     UnauthorizedError,
+    UnknownDecisionError,
+    UnknownEntityError,
 )
 from serving.event_results import EVENTS_MAX, EventItem, EventResult, EventsAnswer
 from serving.feast_api import FeatureColumn, FeaturesAnswer, FeaturesMetadata, FeaturesRequest
@@ -87,15 +99,19 @@ _DESCRIPTION = (
 )
 
 
-def openapi_document(*, with_feast: bool = False, with_events: bool = False) -> JsonObject:
+def openapi_document(*, with_feast: bool = False, with_events: bool = False, with_entities: bool = False) -> JsonObject:
     """The whole document, ready to be encoded as JSON; `with_feast` what Feast's clients ask is in it, `with_events`
-    that events are taken."""
+    that events are taken, `with_entities` that it is told what is stored of them."""
     document = _document()
     document["paths"] |= inference_paths()
     document["components"]["schemas"] |= inference_schemas()
     if with_events:
         document["paths"]["/v1/events"] = {"post": _events_operation()}
         document["components"]["schemas"] |= _event_schemas()
+    if with_entities:
+        document["paths"]["/v1/features/{entity}/{key}"] = {"get": _entity_operation()}
+        _, schemas = msgspec.json.schema_components([StoredFeatures], ref_template=_REF)
+        document["components"]["schemas"] |= schemas
     if with_feast:
         health = _get("health", "The process lives", {200: _json(Health, examples.example_health())})
         document["paths"] |= {"/get-online-features": {"post": _features_operation()}, "/health": {"get": health}}
@@ -222,7 +238,8 @@ def _decision_operation() -> JsonObject:
             "content": {"application/json": _json(Decision, examples.example_decision())},
         }
     }
-    answers |= {str(status): _problem_answer(status) for status in (404, 500, 503)}
+    answers |= {str(status): _problem_answer(status) for status in (500, 503)}
+    answers["404"] = _told(UnknownDecisionError("019a1f3e-5e00-7c3b-9d52-0c8f4e6a1b27"))
     answers["503"]["headers"] = _RETRY_AFTER
     return {
         "operationId": "decision",
@@ -287,6 +304,33 @@ def _event_schemas() -> JsonObject:
 def _schema_operation(topic: str) -> JsonObject:
     told = f"JSON Schema of {topic}, version {schema_version(topic)}"
     return _get(f"schemaOf_{topic}", told, {200: _text("application/schema+json")})
+
+
+def _entity_operation() -> JsonObject:
+    answers = {
+        "200": {
+            "description": "Each feature with its status and age",
+            "content": {"application/json": _json(StoredFeatures, examples.example_features())},
+        }
+    }
+    answers |= {str(status): _problem_answer(status) for status in (422, 500, 503)}
+    answers["404"] = _told(UnknownEntityError("seller", ["advertiser", "creator", "device", "ip"]))
+    answers["503"]["headers"] = _RETRY_AFTER
+    named = {"required": True, "in": "path", "schema": {"type": "string"}}
+    chosen = {"required": False, "in": "query", "schema": {"type": "string"}}
+    return {
+        "operationId": "entityFeatures",
+        "summary": "What is stored of one entity",
+        "description": "The features of all views that are keyed by the entity alone, or some of them. Views of "
+        "several entities and on-demand views are read by `POST /get-online-features`.",
+        "parameters": [
+            {"name": "entity", "description": "name of an entity in the feature registry", **named},
+            {"name": "key", "description": "value of its join key", **named},
+            {"name": "service", "description": "only what this feature service reads of it", **chosen},
+            {"name": "features", "description": "only these: view:feature, with commas", **chosen},
+        ],
+        "responses": answers,
+    }
 
 
 def _features_operation() -> JsonObject:
@@ -358,6 +402,13 @@ def _problem_answer(status: int) -> JsonObject:
         "description": kinds[0].title,
         "content": {PROBLEM_JSON: {"schema": _ref(Problem), "example": msgspec.to_builtins(_problem(kinds[0]))}},
     }
+
+
+def _told(error: Exception) -> JsonObject:
+    """An answer that tells an error as it is."""
+    problem = problem_of(error)
+    example = msgspec.to_builtins(problem)
+    return {"description": problem.title, "content": {PROBLEM_JSON: {"schema": _ref(Problem), "example": example}}}
 
 
 def _problem(kind: ProblemKind) -> Problem:

@@ -26,7 +26,7 @@ from serving.loading import ServedFeature
 TOP_REASONS = 5
 FEATURES_OF_A_REASON = 3
 
-_STATUS_NAMES: dict[int, Status] = {
+STATUS_NAMES: dict[int, Status] = {
     FeatureStatus.PRESENT: "PRESENT",
     FeatureStatus.NULL_VALUE: "NULL_VALUE",
     FeatureStatus.NOT_FOUND: "NOT_FOUND",
@@ -54,7 +54,7 @@ class Readings(NamedTuple):
 
     def status(self, place: int) -> Status:
         """The status by its name."""
-        return _STATUS_NAMES[self.statuses[place]]
+        return STATUS_NAMES[self.statuses[place]]
 
 
 class Explained(NamedTuple):
@@ -169,7 +169,7 @@ def status_counts(readings: Readings) -> StatusCounts:
 def absent_features(readings: Readings) -> list[AbsentFeature]:
     """The features without a value."""
     return [
-        AbsentFeature(readings.features[place].ref, _STATUS_NAMES[status])
+        AbsentFeature(readings.features[place].ref, STATUS_NAMES[status])
         for place, status in enumerate(readings.statuses)
         if status != _PRESENT
     ]

@@ -49,14 +49,14 @@ PINNED = {
         values_of_view
     """,
     "materialize.online": """
-        NUMERIC_KINDS BatchRow ConnectionSettingsError EventsByRow FeatureMatrix FeatureReader FeatureReaderSync
-        FeatureStatus FeatureVector FieldValue FoldOutcome FoldedRows HistoryByRow KeyEncoder Lookup Met
-        OnlineStoreError OnlineStoreRefusedError OnlineStoreUnavailableError Progress ReadCounts ReadPlan RedisSettings
-        RowFolder RowRefusedError RowWriter ShortLived StreamRow UnknownFeatureError UnknownServiceError ViewReader
-        ViewValues WriteConflictError WriteCounts assemble compile_plan connect connect_async decode_batch_row decode_stream_row
-        encode_batch_columns encode_batch_row encode_stream_row events_by_row history_by_row lookup open_reader
-        open_reader_sync read_plan redis_settings topic_of unavailable_if_redis_fails value_from_proto value_to_proto
-        view_prefix view_reader
+        NUMERIC_KINDS BatchRow ConnectionSettingsError EntityFeatures EventsByRow FeatureMatrix FeatureReader
+        FeatureReaderSync FeatureStatus FeatureVector FieldValue FoldOutcome FoldedRows HistoryByRow KeyEncoder Lookup
+        Met OnlineStoreError OnlineStoreRefusedError OnlineStoreUnavailableError Progress ReadCounts ReadPlan
+        RedisSettings RowFolder RowRefusedError RowWriter ShortLived StreamRow UnknownFeatureError UnknownServiceError
+        ViewReader ViewValues WriteConflictError WriteCounts assemble compile_plan connect connect_async
+        decode_batch_row decode_stream_row encode_batch_columns encode_batch_row encode_stream_row events_by_row
+        history_by_row lookup open_reader open_reader_sync read_plan redis_settings topic_of unavailable_if_redis_fails
+        value_from_proto value_to_proto view_prefix view_reader
     """,
     "materialize.stream": """
         AsyncEventLogPublisher CommitRejectedError DeadLetter DeadLetters DefinitionsSupersededError EventLog

@@ -30,7 +30,7 @@ from materialize.online._feature_matrix import FeatureMatrix, FeatureVector, Loo
 from materialize.online._folding import EventsByRow, FoldedRows, HistoryByRow, RowFolder, events_by_row, history_by_row
 from materialize.online._keys import KeyEncoder, view_prefix
 from materialize.online._plan import ReadPlan, compile_plan
-from materialize.online._plans import read_plan
+from materialize.online._plans import EntityFeatures, read_plan
 from materialize.online._reader import FeatureReader, FeatureReaderSync, open_reader, open_reader_sync
 from materialize.online._scored_events import topic_of
 from materialize.online._short_lived import ShortLived
@@ -43,6 +43,7 @@ __all__ = [
     "NUMERIC_KINDS",
     "BatchRow",
     "ConnectionSettingsError",
+    "EntityFeatures",
     "EventsByRow",
     "FeatureMatrix",
     "FeatureReader",

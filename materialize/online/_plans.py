@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from feast import FeatureService, FeatureStore
+from feast import FeatureService, FeatureStore, FeatureView
 from feast.errors import FeastObjectNotFoundException, FeatureServiceNotFoundException
 
 from materialize.definitions import DefinitionError, JoinKey, ServiceDefinition, compile_service
@@ -22,6 +22,14 @@ KEPT_MAX = 256
 """Plans of feature lists that are kept; the ones used longest ago go first."""
 
 
+@dataclass(frozen=True, slots=True)
+class EntityFeatures:
+    """An entity of the registry: its join key, and the features, "view:feature", of all views keyed by it alone."""
+
+    join_key: JoinKey
+    features: tuple[str, ...]
+
+
 class Plans:
     """Compiles plans at their first use and keeps them."""
 
@@ -30,6 +38,7 @@ class Plans:
         self._of_services: dict[str, ReadPlan] = {}
         self._of_features: OrderedDict[tuple[str, ...], ReadPlan] = OrderedDict()
         self._join_keys: dict[str, JoinKey] | None = None
+        self._entities: dict[str, EntityFeatures] | None = None
         self._read_at = _stamp(store)
 
     def join_keys(self) -> dict[str, JoinKey]:
@@ -38,6 +47,12 @@ class Plans:
             entities = self._store.list_entities(allow_cache=True)
             self._join_keys = {entity.join_key: JoinKey(entity.join_key, entity.value_type.name) for entity in entities}
         return self._join_keys
+
+    def entities(self) -> dict[str, EntityFeatures]:
+        """The entities of the registry, by name."""
+        if self._entities is None:
+            self._entities = _entities(self._store)
+        return self._entities
 
     def services(self) -> list[str]:
         """The names of the registry's feature services."""
@@ -70,9 +85,23 @@ class Plans:
         for service in self._of_services:
             with suppress(DefinitionError, UnknownServiceError):
                 fresh[service] = read_plan(self._store, service)
-        self._of_services, self._of_features, self._join_keys = fresh, OrderedDict(), None
+        self._of_services, self._of_features = fresh, OrderedDict()
+        self._join_keys = self._entities = None
         self._read_at = stamp
         return True
+
+
+def _entities(store: FeatureStore) -> dict[str, EntityFeatures]:
+    views = store.registry.list_all_feature_views(store.project, allow_cache=True)
+    stored = [view for view in views if isinstance(view, FeatureView) and view.online]
+    found = {}
+    for entity in store.list_entities(allow_cache=True):
+        of_it = sorted((view for view in stored if view.entities == [entity.name]), key=lambda view: view.name)
+        fields = [(view.name, field.name) for view in of_it for field in view.features]
+        # Read back from the registry, a stream view lists its join keys among its features.
+        refs = tuple(f"{view}:{name}" for view, name in fields if name != entity.join_key)
+        found[entity.name] = EntityFeatures(JoinKey(entity.join_key, entity.value_type.name), refs)
+    return found
 
 
 def _stamp(store: FeatureStore) -> tuple[str, int]:

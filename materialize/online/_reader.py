@@ -19,7 +19,7 @@ from materialize.online._errors import OnlineStoreRefusedError, OnlineStoreUnava
 from materialize.online._feature_matrix import Entity, FeatureMatrix, FeatureVector, apart, assemble, lookup
 from materialize.online._line import AsyncRowFetcher, RowFetcher
 from materialize.online._plan import ReadPlan
-from materialize.online._plans import Plans
+from materialize.online._plans import EntityFeatures, Plans
 from materialize.online._scored_events import NO_SCORED, Events
 from materialize.online._short_lived import ShortLived
 
@@ -70,6 +70,10 @@ class FeatureReader:
     def join_keys(self) -> Mapping[str, JoinKey]:
         """The join keys of all entities in the registry, by name."""
         return self._plans.join_keys()
+
+    def entities(self) -> Mapping[str, EntityFeatures]:
+        """The entities of the registry, by name."""
+        return self._plans.entities()
 
     def plan(self, service: str) -> ReadPlan:
         """The plan of a feature service, compiled at its first use. Raises UnknownServiceError."""

@@ -16,6 +16,7 @@ import numpy as np
 from materialize.definitions import JoinKey, RequestField
 from materialize.events import Event
 from materialize.online import (
+    EntityFeatures,
     FeatureMatrix,
     FeatureStatus,
     Met,
@@ -31,6 +32,7 @@ from models.trees import Ensemble, Tree, TreeBuilder
 from serving.asgi import ScoringApp
 from serving.clock import Clock
 from serving.decision import Decision
+from serving.entity_features import EntityFeaturesApi
 from serving.events import EventIntake
 from serving.ports import DecisionLog
 from serving.scoring import ScoringService
@@ -95,6 +97,9 @@ class MemoryFeatures:
     failure: OnlineStoreUnavailableError | None = None
     reads: list[Read] = field(default_factory=list)
     rounds: int = 0
+    entities_now: dict[str, EntityFeatures] = field(
+        default_factory=lambda: {"ip": EntityFeatures(JoinKey("ip", "STRING"), IP_FEATURES)}
+    )
     answering: Callable[[], Awaitable[None]] | None = None
     """May wait before a read is answered."""
 
@@ -106,6 +111,12 @@ class MemoryFeatures:
         if service != self.plan_now.service:
             raise UnknownServiceError(f"no feature service {service!r}")
         return self.plan_now
+
+    def plan_for(self, features: Sequence[str]) -> ReadPlan:
+        return plan(features=features)
+
+    def entities(self) -> Mapping[str, EntityFeatures]:
+        return self.entities_now
 
     async def read_many(
         self,
@@ -139,8 +150,8 @@ class MemoryFeatures:
             statuses = np.full(length, FeatureStatus.NOT_FOUND, np.uint8)
             statuses[-1] = FeatureStatus.NULL_VALUE
             return nothing, statuses, np.full(length, -1, np.int64)
-        values = np.array(self.values[ip], np.float64)
-        statuses = np.array(self.statuses.get(ip, [FeatureStatus.PRESENT] * length), np.uint8)
+        values = np.array(self.values[ip], np.float64)[:length]
+        statuses = np.array(self.statuses.get(ip, [FeatureStatus.PRESENT] * length), np.uint8)[:length]
         values[statuses != FeatureStatus.PRESENT] = np.nan
         return values, statuses, np.arange(length, dtype=np.int64) * 1000
 
@@ -280,7 +291,8 @@ class World:
         scope = {
             "type": "http",
             "method": method,
-            "path": path,
+            "path": path.partition("?")[0],
+            "query_string": path.partition("?")[2].encode(),
             "root_path": root_path,
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()],
         }
@@ -317,7 +329,13 @@ def build_world(root: Path, log: DecisionLog | None = None) -> World:
     )
     intake = EventIntake(publisher, timeout_s=0.05, events_max=EVENTS_MAX, remembered_max=REMEMBERED_MAX)
     app = ScoringApp(
-        service, clock, body_bytes_max=BODY_BYTES_MAX, notes=["a note"], shut_down=shut_down, intake=intake
+        service,
+        clock,
+        body_bytes_max=BODY_BYTES_MAX,
+        notes=["a note"],
+        shut_down=shut_down,
+        intake=intake,
+        entities=EntityFeaturesApi(features, clock.now_ms),
     )
     return World(features, publisher, store, service, app, shut_downs)
 

@@ -38,7 +38,7 @@ ROUTES = {
     "/v2/models/{model}/infer": "score",
     "/v2/models/{model}/versions/{version}/infer": "score",
     "/get-online-features": "features:read",
-    "/v1/features/ip_ad_stats": "features:read",
+    "/v1/features/{entity}/{key}": "features:read",
     "/v1/decisions/{id}": "features:read",
     "/metrics": "admin",
     "/v1/models": ANY_KEY,

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from serving.decision import BatchRequest, Decision, Health, ModelList, Readiness, ScoreRequest
+from serving.decision import BatchRequest, Decision, Health, ModelList, Readiness, ScoreRequest, StoredFeatures
 from serving.event_results import EventItem, EventsAnswer
 from serving.open_inference import (
     InferenceAnswer,
@@ -46,13 +46,15 @@ KINDS_OF_BODIES = (
     ServerLive,
     ServerMetadata,
     ServerReady,
+    StoredFeatures,
 )
 TYPES = {kind.__name__: kind for kind in KINDS_OF_BODIES}
 
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    encoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(openapi_document(with_events=True)))
+    whole = openapi_document(with_events=True, with_entities=True)
+    encoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))
     return encoded
 
 
@@ -115,7 +117,7 @@ def test_operations_have_distinct_ids_and_described_answers(document: dict[str, 
 
 def test_every_problem_of_scoring_is_listed_under_its_status(document: dict[str, Any]) -> None:
     listed = set(document["paths"]["/v1/score"]["post"]["responses"])
-    elsewhere = ("unknown-path", "method-not-allowed", "unknown-decision")
+    elsewhere = ("unknown-path", "method-not-allowed", "unknown-decision", "unknown-entity")
     wanted = {str(kind.status) for kind in KINDS.values() if kind.word not in elsewhere}
     assert wanted | {"200", "500"} == listed
 

@@ -99,6 +99,7 @@ class OpenInference:
         return _json(ModelReady(served.card.name, ready), 200 if ready else 503)
 
     async def _infer(self, scope: Scope, receive: Receive) -> Response:
+        self._service.require_capacity()
         require_uncompressed(scope)
         body = await read_body(receive, self._body_bytes_max)
         since_ns = self._clock.monotonic_ns()
@@ -107,7 +108,7 @@ class OpenInference:
         wanted = wanted_outputs(request)
         questions = questions_of(request, binary, served, explain_for(request, wanted))
         self._gate.charge(scope[CLIENT], len(questions) - 1)
-        self._service.require(served.card.name, len(questions))
+        self._service.require(served.card.name, len(questions) - 1)
         _require_readable(served, questions, self._clock.now_ms())
         timeout_us = request.parameters.timeout
         until_ns = until_ns_of(scope, since_ns) if timeout_us is None else since_ns + timeout_us * _NS_PER_US

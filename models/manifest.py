@@ -89,11 +89,18 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     review_per_day: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises InputError for thresholds in the wrong order, and for infinity and NaN, which JSON cannot hold."""
+        """Raises InputError for thresholds in the wrong order, for infinity and NaN, which JSON cannot hold, and for
+        promises that cannot be kept."""
         if not (math.isfinite(self.review) and math.isfinite(self.block)):
             raise InputError(f"thresholds are finite numbers, got {self.review} and {self.block}")
         if not self.review <= self.block:
             raise InputError(f"thresholds need review <= block, got {self.review} and {self.block}")
+        for name in ("review_precision", "block_precision"):
+            precision = getattr(self, name)
+            if precision is not None and not 0 < precision <= 1:
+                raise InputError(f"{name} is a share, above 0 and at most 1, got {precision}")
+        if self.review_per_day is not None and not 0 < self.review_per_day < math.inf:
+            raise InputError(f"review_per_day is a finite number above 0, got {self.review_per_day}")
 
 
 class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

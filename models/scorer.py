@@ -27,7 +27,10 @@ class Scores:
 
 
 class Scorer:
-    """One loaded graph in the served form: `features` float or double [N, F] to `margin` and `score`, both double."""
+    """One loaded graph in the served form: `features` float or double [N, F] to `margin` and `score`, both double.
+
+    That scores follow from margins is for whoever loads a bundle to see to: `models.bundle.check_outputs`.
+    """
 
     def __init__(self, content: bytes) -> None:
         """Raises UnsupportedModelError when the graph does not load or has other inputs and outputs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -58,14 +59,18 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     golden_rows: int = 32
 
     def __post_init__(self) -> None:
-        """Raises TrainingError for settings that contradict each other."""
+        """Raises TrainingError for settings that contradict each other, and for infinity and NaN."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise TrainingError(f"{name} must be a finite number, got {value}")
         if self.test_share <= 0 or self.tune_share <= 0 or self.test_share + self.tune_share >= 1:
             raise TrainingError("test_share and tune_share must be above 0 and leave time to fit: try 0.2 and 0.1")
         if not 0 < self.review_precision <= self.block_precision <= 1:
             raise TrainingError("precisions need 0 < review_precision <= block_precision <= 1")
         if self.review_per_day is not None and not self.review_per_day > 0:
             raise TrainingError("review_per_day must be above 0: how many cases can be looked at in a day?")
-        if self.positive_weight != "balanced" and not 0 < self.positive_weight < float("inf"):
+        if self.positive_weight != "balanced" and not self.positive_weight > 0:
             raise TrainingError("positive_weight must be a number above 0, or 'balanced'")
         for name in ("trees", "background_rows", "golden_rows", "leaf_rows_min", "threads"):
             _at_least(self, name, 1)

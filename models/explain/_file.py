@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models._arrays import Floats, Ints
+from models._operators import DEPTH_MAX
 from models.errors import BundleCorruptError
 from models.explain import _layout as at
 from models.explain._games import path_max
@@ -180,9 +181,9 @@ def _check_forests(head: list[int], section: _Sections, ints: Ints) -> None:
     _distinct(rest_roots)
     if not (np.isin(rest_roots, whole_roots).all() and ((rest == -1) | (rest == whole)).all()):
         raise _refused("has a forest of rest that is no part of the whole")
-    longest = max(path_max(ints, at.WHOLE), path_max(ints, at.REST))
-    if longest > head[at.PATH_MAX] or head[at.PATH_MAX] > head[at.FEATURES]:
-        raise _refused("has longer paths than it says")
+    longest = path_max(ints, at.WHOLE)
+    if longest != head[at.PATH_MAX] or longest > DEPTH_MAX:  # the loops' memory grows with its square
+        raise _refused("has paths of another length than it says, or too long ones")
 
 
 def _forest(head: list[int], section: _Sections, forest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

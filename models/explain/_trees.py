@@ -22,6 +22,8 @@ from models.explain._tables import compile_ensemble
 from models.trees import Ensemble
 
 TABLE_BYTES_MAX = 64 * 2**20
+_SLOTS_MAX = 2**28
+"""Background rows times slots, as many as are held: 1 GiB."""
 INTERVENTIONAL, PATH_DEPENDENT = "interventional", "path_dependent"
 
 
@@ -48,8 +50,7 @@ def interventional_tables(
     Raises InputError for an empty background or one of another width.
     """
     rows = as_matrix(background, ensemble.feature_count)
-    if not len(rows):
-        raise InputError("an explanation compares with a background: give at least one row")
+    _check_background(rows)
     compiled = compile_ensemble(ensemble, path_dependent=False, table_bytes_max=table_bytes_max)
     fill_interventional(compiled, rows)
     theirs = margins(compiled.ints, compiled.floats, slots_of(compiled.ints, compiled.floats, rows))
@@ -75,6 +76,11 @@ def path_dependent_tables(ensemble: Ensemble, *, table_bytes_max: int = TABLE_BY
     return _frozen(PATH_DEPENDENT, ensemble.constant + math.fsum(means), 0.0, compiled.ints, compiled.floats)
 
 
+def _check_background(rows: Floats) -> None:
+    if not len(rows):
+        raise InputError("an explanation compares with a background: give at least one row")
+
+
 def _frozen(kind: str, base_value: float, constant: float, ints: Ints, floats: Floats) -> TreeTables:
     """Read-only, like the arrays of a mapped file: compiled code is made for one of the two."""
     ints.flags.writeable = floats.flags.writeable = False
@@ -85,8 +91,14 @@ class InterventionalTrees:
     """Explains rows of an ensemble as differences from a background sample float64[B, F]."""
 
     def __init__(self, tables: TreeTables, background: Floats, reference: str, output_space: str = LOG_ODDS) -> None:
-        """`output_space` is that of the margin. Raises InputError for a background of another width."""
+        """`output_space` is that of the margin.
+
+        Raises InputError for a background that is empty, of another width, or too large to be held.
+        """
         rows = as_matrix(background, tables.feature_count)
+        _check_background(rows)
+        if len(rows) * int(tables.ints[at.SLOTS]) > _SLOTS_MAX:
+            raise InputError(f"{len(rows):,} background rows are too many for trees of so many tests: give fewer rows")
         self._tables = tables
         self._reference = reference
         self._output_space = output_space

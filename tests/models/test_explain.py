@@ -127,9 +127,11 @@ def test_a_constant_model_explains_everything_by_its_base_value() -> None:
     np.testing.assert_array_equal(explanation.attributions, [[0.0, 0.0]])
 
 
-def test_an_empty_background_is_refused() -> None:
+def test_an_empty_background_is_refused_with_tables_and_without() -> None:
     with pytest.raises(InputError, match="at least one row"):
         InterventionalTrees.of(stump(), np.empty((0, 2)), "r")
+    with pytest.raises(InputError, match="at least one row"):
+        InterventionalTrees(interventional_tables(stump(), np.zeros((1, 2))), np.empty((0, 2)), "r")
 
 
 def ascending(_: np.random.Generator, size: int) -> Floats:

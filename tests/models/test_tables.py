@@ -152,6 +152,17 @@ def test_a_forest_of_rest_that_is_no_part_of_the_whole_is_refused(change: Callab
         decode_tables(with_ints(forged()[0], change), bytes(32))
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_longest_path_that_is_not_the_longest_is_refused(more: int) -> None:
+    """The loops' memory grows with its square."""
+
+    def change(ints: Ints) -> None:
+        ints[at.PATH_MAX] += more
+
+    with pytest.raises(BundleCorruptError, match="another length"):
+        decode_tables(with_ints(forged()[0], change), bytes(32))
+
+
 @pytest.mark.parametrize("parent", [-1, -2, 2**31 - 1, -(2**31)])
 @pytest.mark.parametrize("node", [0, -1])
 def test_an_upper_node_below_no_earlier_one_is_refused(node: int, parent: int) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from models._arrays import Floats, as_matrix
-from models.admission import MODEL_BYTES_MAX, needs_trial, read_graph
+from models._files import FILE_BYTES_MAX, checked_file
+from models.admission import needs_trial, read_graph
 from models.errors import BundleCorruptError, BundleNotFoundError, InputError, UnsupportedModelError
 from models.explain import (
     PATH_TREES,
@@ -141,6 +143,7 @@ def build_files(draft: BundleDraft) -> dict[str, bytes]:
     }
     if opened.chosen.tables is not None:
         contents[TABLES] = encode_tables(opened.chosen.tables, _made_of(contents))
+    _check_sizes(contents)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     return contents | {MANIFEST: encode_manifest(_manifest(draft.card, opened, draft.reference, hashes))}
 
@@ -153,14 +156,14 @@ def version_of(manifest: bytes) -> str:
 def read_bundle(directory: Path, version: str) -> Bundle:
     """Loads a bundle and proves it: hashes, then the golden rows.
 
-    Raises BundleNotFoundError for missing files, BundleCorruptError for contents other than published,
-    GoldenMismatchError when scores or attributions come out differently here.
+    Raises BundleNotFoundError for missing files, BundleCorruptError for contents other than published or that would not
+    be published, GoldenMismatchError when scores or attributions come out differently here.
     """
     manifest, contents = verified_contents(directory, version)
     refs = [feature.ref for feature in manifest.features]
     background = decode_background(bytes(contents[BACKGROUND]), refs)
     tables = decode_tables(contents[TABLES], _made_of(contents)) if TABLES in contents else None
-    try:
+    with _refusing(directory):
         opened = _open(
             bytes(contents[MODEL]),
             background,
@@ -169,15 +172,25 @@ def read_bundle(directory: Path, version: str) -> Bundle:
             path_dependent=manifest.explanation.method == PATH_TREES,
             tables=tables,
         )
-    except UnsupportedModelError as error:
-        raise BundleCorruptError(f"{directory.name}/{MODEL} cannot be served: {error}") from error
     _check_agreement(directory, manifest, opened)
     bundle = Bundle(manifest, version, opened.scorer, opened.chosen.explainer)
     golden = decode_golden(bytes(contents[GOLDEN]), refs)
     rows = bundle.vector(golden.values)
-    golden.check(bundle.score(rows), bundle.explain(rows), single_precision=opened.facts.is_single)
+    scores, explanation = bundle.score(rows), bundle.explain(rows)
+    golden.check(scores, explanation, single_precision=opened.facts.is_single)
+    with _refusing(directory):
+        check_outputs(opened.facts, scores, explanation)
     _check_base_value(manifest.explanation, opened)
     return bundle
+
+
+@contextmanager
+def _refusing(directory: Path) -> Iterator[None]:
+    """What would not be published is not loaded either."""
+    try:
+        yield
+    except (UnsupportedModelError, InputError) as error:
+        raise BundleCorruptError(f"{directory.name}/{MODEL} cannot be served: {error}") from error
 
 
 def checked_manifest(content: bytes, version: str) -> Manifest:
@@ -314,6 +327,16 @@ def _check_agreement(directory: Path, manifest: Manifest, opened: _Opened) -> No
         )
 
 
+def _check_sizes(contents: Mapping[str, bytes]) -> None:
+    """Of the model file's neighbours only the tables grow without a bound of their own."""
+    size = len(contents.get(TABLES, b""))
+    if size > FILE_BYTES_MAX:
+        raise UnsupportedModelError(
+            f"the tables of its explanation have {size:,} bytes, more than {FILE_BYTES_MAX:,}: train fewer trees or "
+            "shallower ones"
+        )
+
+
 def _made_of(contents: Mapping[str, bytes | memoryview]) -> bytes:
     """What explanation tables depend on, as one SHA-256."""
     parts = [hashlib.sha256(contents[name]).digest() for name in (MODEL, BACKGROUND)]
@@ -321,10 +344,7 @@ def _made_of(contents: Mapping[str, bytes | memoryview]) -> bytes:
 
 
 def _read(directory: Path, name: str) -> bytes:
-    path = _checked(directory, name)
-    if path.stat().st_size > MODEL_BYTES_MAX:
-        raise BundleCorruptError(f"{directory.name}/{name} has more than {MODEL_BYTES_MAX:,} bytes: publish again")
-    return path.read_bytes()
+    return _checked(directory, name).read_bytes()
 
 
 def _mapped(directory: Path, name: str) -> memoryview:
@@ -335,15 +355,12 @@ def _mapped(directory: Path, name: str) -> memoryview:
 
 
 def _checked(directory: Path, name: str) -> Path:
-    """The path of a file of the bundle itself: no link, no device, and there."""
-    path = directory / name
-    if path.is_symlink():
-        raise BundleCorruptError(f"{directory.name}/{name} is a link: a bundle holds its own files; publish again")
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise BundleCorruptError(f"{directory.name}/{name} is no plain file: restore it or publish again")
-    if not path.is_file():
-        raise BundleNotFoundError(f"{directory.name} has no file {name}: restore it or publish the model again")
-    return path
+    try:
+        return checked_file(directory / name, FILE_BYTES_MAX)
+    except FileNotFoundError as error:
+        raise BundleNotFoundError(
+            f"{directory.name} has no file {name}: restore it or publish the model again"
+        ) from error
 
 
 def _check_base_value(spec: ExplanationSpec, opened: _Opened) -> None:

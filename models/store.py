@@ -36,6 +36,8 @@ _VERSION = re.compile(r"[0-9a-f]{16}")
 _CHANGE = re.compile(r"([0-9]{8})\.json")
 _ALIASES, _OLD_ALIASES = "aliases", "aliases.json"
 _TRIES = 100
+_JSON_BYTES_MAX = 16 * 2**20
+"""Of a manifest, and of a file of aliases."""
 
 T = TypeVar("T")
 
@@ -75,27 +77,30 @@ class ModelStore:
     def publish(self, draft: BundleDraft) -> str:
         """Writes a bundle and returns its version; the same content again gives the same version.
 
-        1. build every file in memory, 2. load them from a directory apart as a server would, 3. write all files but
-        the manifest, 4. read them back, 5. write the manifest. There is no version before step 5, and a writer that is
-        killed leaves files that the next one writes over.
+        1. build every file in memory, 2. see which of them the store has already, 3. load them all from a directory
+        apart as a server would, 4. write what it has not, but the manifest, 5. read that back, 6. write the manifest.
+        There is no version before step 6, and a writer that is killed leaves files that the next one writes over.
 
+        A version that was damaged is mended: files that are as they were published stay, so whoever reads meanwhile
+        finds each file as it should be, or damaged still and refused by its hash.
         Raises UnsupportedModelError, InputError or BundleError; then nothing was published.
         """
         model = _checked(draft.card.model_name)
         files = build_files(draft)
         version = version_of(files[MANIFEST])
-        if self._has(model, version):
-            self._use(model, version, lambda directory: verified_contents(directory, version))
+        folder = f"{model}/{version}"
+        lacking = {name: content for name, content in files.items() if not self._holds(f"{folder}/{name}", content)}
+        if not lacking:
             return version
         _prove(files, version)
-        folder = f"{model}/{version}"
-        contents = {name: content for name, content in files.items() if name != MANIFEST}
-        for name, content in contents.items():
+        manifest = lacking.pop(MANIFEST, None)
+        for name, content in lacking.items():
             self._storage.write(f"{folder}/{name}", content)
-        for name, content in contents.items():
-            if self._storage.read(f"{folder}/{name}") != content:
+        for name, content in lacking.items():
+            if not self._holds(f"{folder}/{name}", content):
                 raise BundleCorruptError(f"{folder}/{name} was stored otherwise than it was sent: publish again")
-        self._storage.write(f"{folder}/{MANIFEST}", files[MANIFEST])
+        if manifest is not None:
+            self._storage.write(f"{folder}/{MANIFEST}", manifest)
         return version
 
     def load(self, model: str, alias_or_version: str = CHAMPION) -> Bundle:
@@ -171,6 +176,13 @@ class ModelStore:
         found = [name for name in self._storage.names(_checked(model)) if _VERSION.fullmatch(name)]
         return [version for version in found if self._has(model, version)]
 
+    def _holds(self, name: str, content: bytes) -> bool:
+        """Whether the store itself, not a copy of this machine, has a file with this content."""
+        try:
+            return self._storage.read(name) == content
+        except (FileNotFoundError, BundleCorruptError):
+            return False
+
     def _has(self, model: str, version: str) -> bool:
         return MANIFEST in self._storage.names(f"{model}/{version}")
 
@@ -180,7 +192,7 @@ class ModelStore:
         folder = f"{_checked(model)}/{version}"
 
         def files() -> list[str]:
-            manifest = checked_manifest(self._storage.read(f"{folder}/{MANIFEST}"), version)
+            manifest = checked_manifest(self._storage.read(f"{folder}/{MANIFEST}", _JSON_BYTES_MAX), version)
             return [MANIFEST, *manifest.files]
 
         try:
@@ -203,12 +215,12 @@ class ModelStore:
 
     def _change(self, model: str, number: int) -> _Change:
         name = f"{model}/{_ALIASES}/{number:08}.json"
-        return _decoded(name, self._storage.read(name), _Change)
+        return _decoded(name, self._storage.read(name, _JSON_BYTES_MAX), _Change)
 
     def _old_history(self, model: str) -> list[AliasChange]:
         name = f"{_checked(model)}/{_OLD_ALIASES}"
         try:
-            return _decoded(name, self._storage.read(name), list[AliasChange])
+            return _decoded(name, self._storage.read(name, _JSON_BYTES_MAX), list[AliasChange])
         except FileNotFoundError:
             return []
 

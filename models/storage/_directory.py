@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from models._files import FILE_BYTES_MAX, checked_file
 from models.errors import UnsupportedStoreError
 from models.storage._protocol import checked, is_name
 
@@ -20,8 +21,8 @@ class DirectoryStorage:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def read(self, name: str) -> bytes:
-        return (self._root / checked(name)).read_bytes()
+    def read(self, name: str, bytes_max: int = FILE_BYTES_MAX) -> bytes:
+        return checked_file(self._root / checked(name), bytes_max).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
         target = self._root / checked(name)

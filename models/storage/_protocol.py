@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from models._files import FILE_BYTES_MAX
 from models.errors import UnsafeNameError
 
 T = TypeVar("T")
@@ -31,8 +32,8 @@ class Storage(Protocol):
                                                           processes of the machine; without `cache` a passing copy
     """
 
-    def read(self, name: str) -> bytes:
-        """The content of a file. Raises FileNotFoundError."""
+    def read(self, name: str, bytes_max: int = FILE_BYTES_MAX) -> bytes:
+        """The content of a file. Raises FileNotFoundError, BundleCorruptError for more than `bytes_max` bytes."""
         ...
 
     def write(self, name: str, content: bytes) -> None:

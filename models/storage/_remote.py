@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from fsspec import AbstractFileSystem
 
+from models._files import FILE_BYTES_MAX, check_size
 from models.errors import (
     BundleCorruptError,
     BundleNotFoundError,
@@ -42,9 +45,12 @@ class RemoteStorage:
         self._cache = None if cache is None else cache / hashlib.sha256(self._address.encode()).hexdigest()[:16]
         self._creates_exclusively = creates_exclusively
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, bytes_max: int = FILE_BYTES_MAX) -> bytes:
+        path = self._path(name)
         with self._reached():
-            return bytes(self._files.cat_file(self._path(name)))
+            size = int(self._files.info(path)["size"])
+            check_size(name, size, bytes_max)
+            return bytes(self._files.cat_file(path, start=0, end=size)) if size else b""
 
     def write(self, name: str, content: bytes) -> None:
         with self._reached():
@@ -77,10 +83,13 @@ class RemoteStorage:
                 return use(self._brought(folder, files(), Path(passing)))
         kept = self._cache / folder
         if kept.is_dir() and not kept.is_symlink():
-            try:
+            with suppress(BundleCorruptError, BundleNotFoundError):
                 return use(kept)
-            except (BundleCorruptError, BundleNotFoundError):
-                _discard(kept)
+            with _alone(kept.parent):  # another process may have brought a good one meanwhile: it must not be taken
+                try:
+                    return use(kept)
+                except (BundleCorruptError, BundleNotFoundError):
+                    _discard(kept)
         return self._keep(folder, files(), use, kept)
 
     def _keep(self, folder: str, files: Sequence[str], use: Callable[[Path], T], kept: Path) -> T:
@@ -90,11 +99,9 @@ class RemoteStorage:
         try:
             brought = self._brought(folder, files, aside)
             used = use(brought)
-            try:
-                brought.rename(kept)
-            except OSError:
-                if not kept.is_dir():  # else another process was faster, with the same content
-                    raise
+            with _alone(kept.parent):
+                if not kept.exists():  # else another process was faster, with the same content
+                    brought.rename(kept)
             return used
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -126,6 +133,17 @@ class RemoteStorage:
             raise
         except Exception as error:
             raise StoreUnavailableError(f"the model store {self._address} did not answer: {error!r}") from error
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One process of this machine at a time changes which copies are in a directory."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _discard(kept: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +18,18 @@ from onnx import TensorProto, helper
 import models
 from models import (
     BundleCorruptError,
+    BundleError,
     BundleNotFoundError,
     Feature,
     GoldenMismatchError,
     InputError,
     ModelStore,
+    Scorer,
     Thresholds,
     UnsupportedModelError,
 )
 from models.export import export_trees
+from models.golden import decode_golden, encode_background, encode_golden
 from models.manifest import reason_code
 from tests.models.builders import draft, published, stump
 
@@ -230,6 +234,13 @@ def test_features_must_be_distinct_and_thresholds_in_order() -> None:
         Thresholds(review=0.6, block=0.5)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
+@pytest.mark.parametrize("name", ["review_precision", "block_precision", "review_per_day"])
+def test_a_promise_that_nobody_can_keep_is_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=name):
+        Thresholds(review=0.5, block=0.9, **{name: value})
+
+
 @pytest.mark.parametrize("review", [0.0, -0.1])
 def test_a_classifier_that_would_review_everyone_is_not_published(tmp_path: Path, review: float) -> None:
     everyone = msgspec.structs.replace(draft().card, thresholds=Thresholds(review=review, block=0.5))
@@ -243,11 +254,75 @@ def test_publishing_leaves_nothing_but_the_version(tmp_path: Path) -> None:
     assert store.models() == [MODEL]
 
 
-def test_publishing_over_a_damaged_version_says_so(tmp_path: Path) -> None:
-    store, _, directory = published(tmp_path)
-    (directory / "model.onnx").write_bytes(b"damaged")
-    with pytest.raises(BundleCorruptError, match="changed after publishing"):
-        store.publish(draft())
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def link_elsewhere(path: Path) -> None:
+    path.rename(path.parent.parent / path.name)
+    path.symlink_to(path.parent.parent / path.name)
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("damage", [remove, link_elsewhere, make_pipe])
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "tables.bin"])
+def test_publishing_again_mends_a_directory(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    store, version, directory = published(tmp_path)
+    damage(directory / name)
+    with pytest.raises(BundleError):
+        store.load(MODEL, version)
+    assert store.publish(draft()) == version
+    assert store.load(MODEL, version).version == version
+
+
+def test_a_bundle_that_is_being_served_is_not_disturbed_by_mending(tmp_path: Path) -> None:
+    store, version, directory = published(tmp_path)
+    bundle = store.load(MODEL, version)
+    rows = bundle.vector(np.array([[1.0, 2.0]]))
+    before = bundle.explain(rows).attributions
+    (directory / "tables.bin").unlink()  # the mapped file stays with who has it
+    (directory / "tables.bin").write_bytes(b"damaged")
+    store.publish(draft())
+    np.testing.assert_array_equal(bundle.explain(rows).attributions, before)
+
+
+def test_a_bundle_without_background_rows_says_what_it_lacks(tmp_path: Path) -> None:
+    empty = encode_background(np.empty((0, 2)), [feature.ref for feature in draft().card.features])
+
+    def change(files: dict[str, bytes]) -> None:
+        files["background.parquet"] = empty
+        made_of = [hashlib.sha256(files[name]).digest() for name in ("model.onnx", "background.parquet")]
+        tables = bytearray(files["tables.bin"])
+        tables[48:80] = hashlib.sha256(b"".join(made_of)).digest()
+        files["tables.bin"] = bytes(tables)
+
+    store, version = forge(tmp_path, change)
+    with pytest.raises(BundleCorruptError, match="at least one row"):
+        store.load(MODEL, version)
+
+
+def test_a_bundle_whose_scores_do_not_follow_from_its_margins_does_not_load(tmp_path: Path) -> None:
+    """Also when its golden rows agree: somebody made them with this graph."""
+    model = onnx.load_model_from_string(export_trees(stump()))
+    (sigmoid,) = [node for node in model.graph.node if node.op_type == "Sigmoid"]
+    sigmoid.op_type = "Tanh"
+    content = model.SerializeToString()
+
+    def change(files: dict[str, bytes]) -> None:
+        refs = [feature.ref for feature in draft().card.features]
+        golden = decode_golden(files["golden.parquet"], refs)
+        scores = Scorer(content).score(golden.values)
+        files["golden.parquet"] = encode_golden(dataclasses.replace(golden, scores=scores), refs)
+        files["model.onnx"] = content
+        del files["tables.bin"]
+
+    store, version = forge(tmp_path, change)
+    with pytest.raises(BundleCorruptError, match="cannot be served"):
+        store.load(MODEL, version)
 
 
 def test_an_alias_never_points_at_a_damaged_version(tmp_path: Path) -> None:

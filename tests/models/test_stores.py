@@ -172,8 +172,95 @@ def test_a_version_that_was_changed_does_not_load(opened: Opened) -> None:
         store.load(MODEL, version)
     with pytest.raises(BundleCorruptError, match="changed after publishing"):
         store.set_alias(MODEL, CHAMPION, version, at_ms=1, by="t")
-    with pytest.raises(BundleCorruptError, match="changed after publishing"):
-        store.publish(draft())
+
+
+FILES = ("manifest.json", "model.onnx", "golden.parquet", "background.parquet", "tables.bin")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("content", [b"", b"changed"])
+def test_publishing_again_mends_a_version_that_was_damaged(opened: Opened, name: str, content: bytes) -> None:
+    store = ModelStore(opened())
+    version = store.publish(draft())
+    before = store.load(MODEL, version)  # where there is a cache, this machine has a good copy from now on
+    opened().write(f"{MODEL}/{version}/{name}", content)
+    assert store.publish(draft()) == version
+    files = build_files(draft())
+    assert {name: opened().read(f"{MODEL}/{version}/{name}") for name in FILES} == files
+    assert ModelStore(opened()).load(MODEL, version).manifest == before.manifest
+
+
+class WatchedStorage:
+    """A storage that remembers what was written, and does something before each write."""
+
+    def __init__(self, inner: Storage, before: Callable[[], object] = lambda: None) -> None:
+        self.written: list[str] = []
+        self._inner, self._before = inner, before
+        self.read, self.create, self.names, self.fetch = inner.read, inner.create, inner.names, inner.fetch
+
+    def write(self, name: str, content: bytes) -> None:
+        self._before()
+        self.written.append(name.rsplit("/", 1)[-1])
+        self._inner.write(name, content)
+
+
+def test_what_is_whole_is_not_written_again(opened: Opened) -> None:
+    watched = WatchedStorage(opened())
+    store = ModelStore(watched)
+    version = store.publish(draft())
+    assert watched.written[-1] == "manifest.json"
+    assert sorted(watched.written) == sorted(FILES)
+    watched.written.clear()
+    store.publish(draft())
+    assert watched.written == []
+    opened().write(f"{MODEL}/{version}/model.onnx", b"changed")
+    store.publish(draft())
+    assert watched.written == ["model.onnx"]
+
+
+def test_while_a_version_is_mended_readers_are_refused_or_get_it_whole(opened: Opened) -> None:
+    store = ModelStore(opened())
+    version = store.publish(draft())
+    for name in FILES:
+        opened().write(f"{MODEL}/{version}/{name}", b"changed")
+    seen: list[str] = []
+
+    def reads() -> None:
+        try:
+            seen.append(ModelStore(opened()).load(MODEL, version).version)
+        except BundleCorruptError:
+            seen.append("refused")
+
+    ModelStore(WatchedStorage(opened(), before=reads)).publish(draft())
+    assert seen == ["refused"] * len(FILES)
+    reads()
+    assert seen[-1] == version
+
+
+def test_a_file_of_more_bytes_than_asked_for_is_not_read(opened: Opened) -> None:
+    storage = opened()
+    storage.write("a/b", b"0123456789")
+    storage.write("a/empty", b"")
+    assert (storage.read("a/b", 10), storage.read("a/empty", 0)) == (b"0123456789", b"")
+    with pytest.raises(BundleCorruptError, match="a/b has 10 bytes, more than 9"):
+        storage.read("a/b", 9)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_store_with_a_huge_file_does_not_take_the_memory(tmp_path: Path, name: str) -> None:
+    version = ModelStore(tmp_path / "store").publish(draft())
+    with (tmp_path / "store" / MODEL / version / name).open("r+b") as file:
+        file.truncate(2**40)
+    for storage in (storage_of(tmp_path / "store"), object_storage(tmp_path / "store", tmp_path / "cache")):
+        with pytest.raises(BundleCorruptError, match="bytes, more than"):
+            ModelStore(storage).load(MODEL, version)
+        assert not list((tmp_path / "cache").rglob(name))
+
+
+def test_huge_aliases_are_not_read(opened: Opened) -> None:
+    opened().write(f"{MODEL}/aliases/00000001.json", bytes(16 * 2**20 + 1))
+    with pytest.raises(BundleCorruptError, match="bytes, more than"):
+        ModelStore(opened()).aliases(MODEL)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "model.onnx/../../../x"])
@@ -283,6 +370,50 @@ def test_a_copy_that_was_damaged_is_brought_again(tmp_path: Path) -> None:
     copy.write_bytes(b"damaged")
     assert store.load(MODEL, version).version == version
     assert copy.read_bytes() == (root / MODEL / version / "model.onnx").read_bytes()
+
+
+def test_a_good_copy_is_not_taken_away_by_who_saw_the_damaged_one_before(tmp_path: Path) -> None:
+    root, cache = tmp_path / "store", tmp_path / "cache"
+    root.mkdir()
+    for name in ("a", "b"):
+        object_storage(root).write(f"model/version/{name}", b"good")
+    first, second = (object_storage(root, cache) for _ in range(2))
+
+    def proven(copy: Path) -> Path:
+        if any((copy / name).read_bytes() != b"good" for name in ("a", "b")):
+            raise BundleCorruptError("damaged")
+        return copy
+
+    kept = first.fetch("model/version", lambda: ["a", "b"], proven)
+    kept = next(path for path in cache.rglob("version"))
+    (kept / "a").write_bytes(b"damaged")
+    looks: list[Path] = []
+
+    def proven_late(copy: Path) -> Path:
+        """Sees the damage, and before it can say so another process brings a good copy, and the store goes away."""
+        looks.append(copy)
+        if len(looks) == 1:
+            second.fetch("model/version", lambda: ["a", "b"], proven)
+            root.rename(tmp_path / "away")
+            raise BundleCorruptError("damaged")
+        return proven(copy)
+
+    assert first.fetch("model/version", lambda: ["a", "b"], proven_late) == kept
+    assert sorted(path.name for path in kept.iterdir()) == ["a", "b"]
+
+
+def test_many_who_find_a_damaged_copy_all_end_with_a_good_one(tmp_path: Path) -> None:
+    root, cache = tmp_path / "store", tmp_path / "cache"
+    version = ModelStore(object_storage(root)).publish(draft())
+    ModelStore(object_storage(root, cache)).load(MODEL, version)
+    (copy,) = cache.rglob("model.onnx")
+    for _ in range(5):
+        copy.write_bytes(b"damaged")
+        with ThreadPoolExecutor(6) as pool:
+            loads = [pool.submit(ModelStore(object_storage(root, cache)).load, MODEL, version) for _ in range(6)]
+            assert {load.result().version for load in loads} == {version}
+    assert copy.read_bytes() == (root / MODEL / version / "model.onnx").read_bytes()
+    assert [path.name for path in cache.rglob(".*")] == []
 
 
 def test_what_does_not_prove_itself_is_not_kept(tmp_path: Path) -> None:

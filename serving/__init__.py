@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from serving.asgi import ScoringApp
-    from serving.decision import Decision, ScoreRequest
+    from serving.decision import Decision, Problem, ScoreRequest
     from serving.errors import ModelLoadError, RequestError, ServingError, SettingsError
-    from serving.problems import Problem
     from serving.scoring import ScoringService
     from serving.settings import Settings
 
@@ -29,9 +28,8 @@ __all__ = [
 
 _MODULES = {
     "asgi": ("ScoringApp",),
-    "decision": ("Decision", "ScoreRequest"),
+    "decision": ("Decision", "Problem", "ScoreRequest"),
     "errors": ("ModelLoadError", "RequestError", "ServingError", "SettingsError"),
-    "problems": ("Problem",),
     "scoring": ("ScoringService",),
     "settings": ("Settings",),
 }

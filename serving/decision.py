@@ -279,6 +279,17 @@ class StoredFeatures(Struct, frozen=True, kw_only=True):
     features: list[StoredFeature]
 
 
+class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was wrong (RFC 9457). `type` identifies the kind and leads to its documentation; `field` is the part of
+    the request at fault, in dots: `entities.ip`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+
+
 class Health(Struct, frozen=True):
     """The process lives."""
 

@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Raw, Struct
 
-from materialize.events import Reason
+from serving.decision import Problem
 
 EVENTS_MAX = 1_000
 """Events of one request."""
 
 EventStatus = Literal["accepted", "duplicate", "rejected", "unconfirmed"]
+Reason = Literal["unknown_topic", "malformed", "unknown_schema", "invalid", "from_the_future"]
+"""As `materialize.events` has it, which a client need not load."""
 
 
 class EventItem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,4 +50,10 @@ class EventsAnswer(Struct, frozen=True, kw_only=True):
     accepted: int
     duplicate: int
     rejected: int
+    results: list[EventResult]
+
+
+class EventsProblem(Problem, frozen=True, kw_only=True, omit_defaults=True):
+    """A problem with events that were sent, and what became of each of them, in their order."""
+
     results: list[EventResult]

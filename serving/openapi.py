@@ -17,6 +17,7 @@ from serving.decision import (
     Decision,
     Health,
     ModelList,
+    Problem,
     Question,
     Readiness,
     ScoreRequest,
@@ -31,10 +32,10 @@ from serving.errors import (
     UnknownDecisionError,
     UnknownEntityError,
 )
-from serving.event_results import EVENTS_MAX, EventItem, EventResult, EventsAnswer
+from serving.event_results import EVENTS_MAX, EventItem, EventResult, EventsAnswer, EventsProblem
 from serving.feast_api import FeatureColumn, FeaturesAnswer, FeaturesMetadata, FeaturesRequest
 from serving.open_inference import inference_error, inference_paths, inference_schemas, is_ours
-from serving.problems import INTERNAL, KINDS, PROBLEM_JSON, EventsProblem, Problem, ProblemKind, problem_of
+from serving.problems import INTERNAL, KINDS, PROBLEM_JSON, ProblemKind, problem_of
 
 JsonObject = dict[str, Any]
 

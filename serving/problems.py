@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msgspec import Struct
-
 from materialize.online import OnlineStoreUnavailableError
+from serving.decision import Problem
 from serving.errors import (
     AnswerUnderWayError,
     BodyTooLargeError,
@@ -28,27 +27,10 @@ from serving.errors import (
     UnknownPathError,
     UnsupportedMediaError,
 )
-from serving.event_results import EventResult
+from serving.event_results import EventsProblem
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_S = 1
-
-
-class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was wrong (RFC 9457). `type` identifies the kind and leads to its documentation; `field` is the part of
-    the request at fault, in dots: `entities.ip`."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    field: str | None = None
-
-
-class EventsProblem(Problem, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem with events that were sent, and what became of each of them, in their order."""
-
-    results: list[EventResult]
 
 
 @dataclass(frozen=True, slots=True)

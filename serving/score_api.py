@@ -11,14 +11,14 @@ import msgspec
 
 from serving.access import Gate
 from serving.clock import Clock
-from serving.decision import BatchRequest, Decision, Question, ScoreRequest
+from serving.decision import BatchRequest, Decision, Problem, Question, ScoreRequest
 from serving.errors import InvalidFieldError, UnknownDecisionError
 from serving.fields import decode_json
 from serving.first_answers import FirstAnswers, digest_of
 from serving.http import Receive, Response, Scope, header, read_body, require_json
 from serving.inputs import decode_request
 from serving.ports import DecisionFinder
-from serving.problems import Problem, problem_of
+from serving.problems import problem_of
 from serving.routing import PATH_PARAMS
 from serving.scoring import ScoringService
 from serving.telemetry import Telemetry

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from materialize.online import OnlineStoreUnavailableError
-from serving.problems import Problem
+from serving.decision import Problem
 from tests.serving.fakes import BODY_BYTES_MAX, KEYS, NOW_MS, SERVICE, Answer, World, click
 
 DEEP = b"[" * 10_000 + b"]" * 10_000

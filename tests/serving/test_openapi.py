@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from serving.decision import BatchRequest, Decision, Health, ModelList, Readiness, ScoreRequest, StoredFeatures
-from serving.event_results import EventItem, EventsAnswer
+from serving.decision import BatchRequest, Decision, Health, ModelList, Problem, Readiness, ScoreRequest, StoredFeatures
+from serving.event_results import EventItem, EventsAnswer, EventsProblem
 from serving.open_inference import (
     InferenceAnswer,
     InferenceError,
@@ -24,7 +24,7 @@ from serving.open_inference import (
     ServerReady,
 )
 from serving.openapi import openapi_document
-from serving.problems import KINDS, EventsProblem, Problem
+from serving.problems import KINDS
 from tests.serving.fakes import KEYS, SERVICE, World, click
 
 KINDS_OF_BODIES = (

@@ -94,7 +94,8 @@ def import_model(
     """The draft of a bundle of an ONNX file whose inputs are `features` (see `features_of`).
 
     `rows` are real rows float64[N, F] as they arrive (NaN: missing): the file is compared with itself on them, and
-    background and golden rows are taken from them.
+    background and golden rows are taken from them. Only with `expected` it is compared with the framework that trained
+    it, and the manifest says with how many rows.
     Raises ExportMismatchError when a check fails, InputError for thresholds or rows that do not fit.
     """
     fill = np.array([np.nan if feature.missing is None else feature.missing for feature in features], np.float64)
@@ -119,7 +120,7 @@ def import_model(
         features=tuple(features),
         thresholds=thresholds,
         calibration="as imported",
-        source=_source(content, spec.file),
+        source=_source(content, spec.file, expected),
         libraries={name: metadata.version(name) for name in _LIBRARIES},
     )
     background = filled[spread(margins, BACKGROUND_ROWS)]
@@ -158,10 +159,14 @@ def _thresholds(spec: ImportSpec, output_space: str) -> Thresholds:
     return Thresholds(review=review, block=block)
 
 
-def _source(content: bytes, file: str) -> Source:
+def _source(content: bytes, file: str, expected: Expected | None) -> Source:
     model = read_graph(content)
-    producer = named(f"{model.producer_name} {model.producer_version}".strip())
-    return Source(file=named(file), sha256=hashlib.sha256(content).hexdigest(), producer=producer)
+    return Source(
+        file=named(file),
+        sha256=hashlib.sha256(content).hexdigest(),
+        producer=named(f"{model.producer_name} {model.producer_version}".strip()),
+        compared_rows=0 if expected is None else len(expected.scores),
+    )
 
 
 def _texts(given: str | None, key: str) -> tuple[str, ...]:

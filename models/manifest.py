@@ -170,11 +170,16 @@ class GraphSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The file that a bundle was imported from: its name, SHA-256, and the program that wrote it."""
+    """The file that a bundle was imported from: its name, SHA-256, and the program that wrote it.
+
+    `compared_rows`: of how many rows its scores were compared with those of the framework that trained it; 0: of none,
+    None: by a release that did not say.
+    """
 
     file: str
     sha256: str
     producer: str
+    compared_rows: int | None = None
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

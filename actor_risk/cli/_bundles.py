@@ -17,6 +17,7 @@ from actor_risk.cli._shared import console, home, now_ms
 
 if TYPE_CHECKING:
     from models.conformance import Check, Expected
+    from models.manifest import Source
 
 _ROWS_MAX = 5_000
 _MARKS = {True: "[green]✓[/green]", False: "[red]✗[/red]", None: "[yellow]–[/yellow]"}
@@ -94,7 +95,8 @@ def import_(
 
     It must have one input of floats [N, F] and one answer; LightGBM, XGBoost, CatBoost and scikit-learn converters and
     neural networks write such files. It is checked as `models check` does, with real rows: --rows, else those of
-    --expected, else the labelled rows of the service. Nothing is published unless everything holds.
+    --expected, else the labelled rows of the service. Nothing is published unless everything holds. Only with
+    --expected it is compared with the framework that trained it; without, a warning says that it was not.
 
     \b
       actor-risk models import model.onnx --service ad_click_risk --features @features.txt --missing '*=0'
@@ -128,7 +130,7 @@ def import_(
     else:
         rows = labelled_rows(store, here, service, refs, _ROWS_MAX) if expected is None else expected.rows
     done = import_model(content, spec, read, rows, expected)
-    console().print(_check_table(done.report.checks))
+    _show(done.report.checks, expected)
     bundles = here.model_store()
     version = bundles.publish(done.draft)
     click.echo(f"published {spec.model_name} {version}")
@@ -174,7 +176,7 @@ def check(
         width=len(names) or None,
         replacements=_fill(names, missing),
     )
-    console().print(_check_table(report.checks))
+    _show(report.checks, expected)
     if report.failures:
         context.exit(1)
 
@@ -217,7 +219,7 @@ def show(model: str) -> None:
             f"{card.thresholds.review:.4g}",
             f"{card.thresholds.block:.4g}",
             "" if card.metrics is None else f"{card.metrics.roc_auc:.3f}",
-            escape("training" if card.source is None else f"{card.source.file} ({card.source.producer})"),
+            escape(_origin(card.source)),
         )
     shown.print(table)
     history = Table("at (UTC)", "alias", "version", "by", box=None)
@@ -284,8 +286,20 @@ def _fill(names: Sequence[str], missing: Sequence[str]) -> list[float] | float |
     return [given.get(name, math.nan if rest is None else rest) for name in names] if names else rest
 
 
-def _check_table(checks: Sequence[Check]) -> Table:
+def _show(checks: Sequence[Check], expected: Expected | None) -> None:
     table = Table("", "checked", "found", box=None)
     for entry in checks:
         table.add_row(_MARKS[entry.passed], escape(entry.name), escape(entry.detail))
-    return table
+    console().print(table)
+    if expected is None:
+        click.echo(
+            "warning: not compared with the framework that trained it, only with itself. Give rows with the "
+            "framework's own scores, --expected FILE; docs/howto/import-a-model.md says how.",
+            err=True,
+        )
+
+
+def _origin(source: Source | None) -> str:
+    if source is None:
+        return "training"
+    return f"{source.file} ({source.producer})" + (", not compared" if source.compared_rows == 0 else "")

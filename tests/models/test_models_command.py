@@ -56,6 +56,22 @@ def test_check_needs_no_rows(tmp_path: Path, files: Path) -> None:
     assert run(tmp_path, "check", files / "model.onnx").exit_code == 0
 
 
+def test_who_gives_no_expected_scores_is_told_that_nothing_was_compared(tmp_path: Path, files: Path) -> None:
+    apply_repo(REPO, tmp_path / "registry.db", {"ACTOR_RISK_DATA": str(tmp_path / "data")})
+    words = ("import", files / "model.onnx", "--service", "ad_click_risk", "--features", ",".join(NAMES))
+    alone = run(tmp_path, *words, "--rows", files / "reference.parquet")
+    assert alone.exit_code == 0, alone.output
+    compared = run(tmp_path, *words, "--expected", files / "reference.parquet")
+    assert "warning: not compared with the framework" in alone.stderr
+    assert "warning" not in compared.output
+    store = ModelStore(tmp_path / "models")
+    sources = [store.manifest("ad_click_risk", done.stdout.split()[-1]).source for done in (alone, compared)]
+    rows = pq.read_metadata(files / "reference.parquet").num_rows
+    assert [source and source.compared_rows for source in sources] == [0, rows]
+    assert run(tmp_path, "show", "ad_click_risk").output.count("not compared") == 1
+    assert "not compared" in run(tmp_path, "check", files / "model.onnx").stderr
+
+
 def test_check_ends_with_1_when_something_does_not_hold(tmp_path: Path, files: Path) -> None:
     done = run(
         tmp_path, "check", files / "model.onnx", "--features", ",".join(NAMES), "--expected", files / "wrong.parquet"

@@ -73,11 +73,14 @@ class BundleDraft:
 class Bundle:
     """One model version: vector → score → explanation. Safe to share between threads."""
 
-    def __init__(self, manifest: Manifest, version: str, scorer: Scorer, explainer: Explainer) -> None:
+    def __init__(
+        self, manifest: Manifest, version: str, scorer: Scorer, explainer: Explainer, background: Floats
+    ) -> None:
         self.manifest = manifest
         self.version = version
         self._scorer = scorer
         self._explainer = explainer
+        self._background = background
         replacements = [np.nan if feature.missing is None else feature.missing for feature in manifest.features]
         self._replacements = np.array(replacements, np.float64)
         self._replaces = not bool(np.isnan(self._replacements).all())
@@ -94,6 +97,10 @@ class Bundle:
     def score(self, matrix: Floats) -> Scores:
         """Margins and scores of what `vector` returned. Raises InputError for another width."""
         return self._scorer.score(matrix)
+
+    def background_scores(self) -> Floats:
+        """float64[B]: the scores of the rows that explanations compare with."""
+        return self.score(self._background).score
 
     def explain(self, matrix: Floats, deadline_ms: float | None = None) -> Explanation:
         """Base value and attributions of what `vector` returned.
@@ -129,7 +136,7 @@ def build_files(draft: BundleDraft) -> dict[str, bytes]:
     opened = _open(draft.onnx, draft.background, draft.reference, len(refs), path_dependent=draft.path_dependent)
     _check_thresholds(draft.card.thresholds, opened.facts)
     manifest = _manifest(draft.card, opened, draft.reference, {})
-    bundle = Bundle(manifest, "", opened.scorer, opened.chosen.explainer)
+    bundle = Bundle(manifest, "", opened.scorer, opened.chosen.explainer, draft.background)
     rows = bundle.vector(draft.golden_rows)
     if not len(rows):
         raise InputError("golden rows prove a bundle at every load: give at least one row")
@@ -173,7 +180,7 @@ def read_bundle(directory: Path, version: str) -> Bundle:
             tables=tables,
         )
     _check_agreement(directory, manifest, opened)
-    bundle = Bundle(manifest, version, opened.scorer, opened.chosen.explainer)
+    bundle = Bundle(manifest, version, opened.scorer, opened.chosen.explainer, background)
     golden = decode_golden(bytes(contents[GOLDEN]), refs)
     rows = bundle.vector(golden.values)
     scores, explanation = bundle.score(rows), bundle.explain(rows)

@@ -16,6 +16,7 @@ from serving.inputs import Inputs
 from serving.loading import ServedModel
 from serving.ports import FeatureSource, Floats
 from serving.rounds import Rounds
+from serving.telemetry import ModelTally
 
 ROUND_MAX = 32
 """So many are answered together: beyond, each costs hardly less, and the event loop is held up for longer."""
@@ -55,8 +56,11 @@ class Scored(NamedTuple):
 class ModelRounds:
     """The rounds of one served model."""
 
-    def __init__(self, served: ServedModel, reader: FeatureSource, breaker: Breaker, clock: Clock) -> None:
+    def __init__(
+        self, served: ServedModel, reader: FeatureSource, breaker: Breaker, clock: Clock, tally: ModelTally
+    ) -> None:
         self.served = served
+        self.tally = tally
         self._reader = reader
         self._breaker = breaker
         self._clock = clock
@@ -79,6 +83,7 @@ class ModelRounds:
             )
         )
         there_ns = monotonic_ns()
+        self.tally.read(matrix, self.served.columns)
         readings, fed = self._readings(matrix)
         scores = self.served.model.score(fed)
         scored_ns = monotonic_ns()

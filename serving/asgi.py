@@ -41,7 +41,6 @@ from serving.problems import PROBLEM_JSON, headers_of, kind_of, problem_of
 from serving.routing import PATH_PARAMS, Found, Handler, Routes
 from serving.score_api import CLIENT, ScoreApi
 from serving.scoring import ScoringService
-from serving.telemetry import Telemetry
 from serving.traces import trace_of
 
 _LOG = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ class ScoringApp:
         self._notes = list(notes)
         self._shut_down = shut_down
         self._gate = gate or LoopbackGate()
-        self._telemetry = Telemetry()
+        self._telemetry = service.telemetry
         self._encoder = msgspec.json.Encoder()
         self._openapi = self._encoder.encode(
             openapi_document(
@@ -100,14 +99,14 @@ class ScoringApp:
             )
         )
         self._docs = resources.files("serving").joinpath("docs.html").read_bytes()
-        scoring = ScoreApi(service, clock, self._telemetry, self._gate, body_bytes_max, first_answers, finder)
+        scoring = ScoreApi(service, clock, self._gate, body_bytes_max, first_answers, finder)
         self._routes = Routes()
         add = self._routes.add
         add("/v1/score", POST=scoring.score)
         add("/v1/score:batch", POST=scoring.score_batch)
         add("/v1/explain", POST=scoring.explain)
         add("/v1/decisions/{id}", GET=scoring.decision)
-        inference = OpenInference(service, clock, self._telemetry, self._gate, body_bytes_max)
+        inference = OpenInference(service, clock, self._gate, body_bytes_max)
         for path, handlers in inference.routes().items():
             add(path, **handlers)
         add("/v1/models", GET=self._list_models)
@@ -168,7 +167,9 @@ class ScoringApp:
         raise MethodNotAllowedError(method, path, allow)
 
     def _problem(self, error: Exception, path: str) -> Response:
-        if kind_of(error).status == INTERNAL_ERROR:
+        kind = kind_of(error)
+        self._telemetry.count_problem(kind.word)
+        if kind.status == INTERNAL_ERROR:
             _LOG.error("a request failed for a reason that nobody foresaw: %s", trace_of(error))
         if is_ours(path):
             return refusal(error)
@@ -206,9 +207,7 @@ class ScoringApp:
         return Response(200 if own.ready else 503, self._encoder.encode(readiness), headers=_NO_STORE)
 
     async def _metrics(self, scope: Scope, _receive: Receive) -> Response:
-        page, content_type = self._telemetry.render(
-            self._service.cards(), self._service.log_counts(), header(scope, b"accept") or ""
-        )
+        page, content_type = self._telemetry.render(self._service.state(), header(scope, b"accept") or "")
         return Response(200, page, content_type, _NO_STORE)
 
     async def _openapi_json(self, _scope: Scope, _receive: Receive) -> Response:

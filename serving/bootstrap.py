@@ -31,6 +31,7 @@ from serving.scoring import ScoringService
 from serving.settings import Settings
 from serving.shipping import LAYOUTS_TOPIC, TOPIC, Shipper
 from serving.spool_writer import SpoolWriter
+from serving.telemetry import Telemetry
 
 _LOG = logging.getLogger(__name__)
 ANSWERS_PREFIX = "actor-risk:answers:"
@@ -85,6 +86,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         secrets.token_bytes,
         publish_timeout_s=settings.publish_timeout_ms / _MS_PER_S,
         log=decisions,
+        telemetry=Telemetry(f"{socket.gethostname()}-{os.getpid()}"),
     )
     app = ScoringApp(
         service,

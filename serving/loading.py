@@ -14,6 +14,7 @@ from models.errors import ModelError
 from models.manifest import Manifest, Metrics
 from models.reasons import ReasonIndex
 from serving.decision import ModelCard, ServiceVersion, Thresholds
+from serving.drift import ScoreReference, reference_of
 from serving.errors import ModelLoadError
 from serving.inputs import InputReader
 from serving.logged import FeatureLayout, layout_of
@@ -32,7 +33,7 @@ class ServedFeature:
 @dataclass(frozen=True, slots=True)
 class ServedModel:
     """A model that fits its feature service. `columns` int64[F]: place of each model feature in the plan's vector.
-    `layout`: what the decision log says of the plan's features."""
+    `layout`: what the decision log says of the plan's features. `reference`: the scores that it is expected to give."""
 
     card: ModelCard
     model: Model
@@ -42,6 +43,7 @@ class ServedModel:
     reasons: ReasonIndex
     columns: NDArray[np.int64]
     layout: FeatureLayout
+    reference: ScoreReference
 
 
 def load_models(
@@ -87,6 +89,7 @@ def load_model(
         reasons=_reasons(model.manifest, features),
         columns=_columns(called, model.manifest, plan),
         layout=layout_of(plan),
+        reference=reference_of(model.background_scores()),
     )
 
 

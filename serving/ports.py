@@ -68,6 +68,10 @@ class Model(Protocol):
         """Base value and attributions, row by row; estimates end after about `deadline_ms` milliseconds."""
         ...
 
+    def background_scores(self) -> Floats:
+        """float64[B]: the scores of the rows that explanations compare with."""
+        ...
+
 
 class ModelSource(Protocol):
     """Loads models by alias or version: `models.store.ModelStore`."""

@@ -18,10 +18,9 @@ from serving.first_answers import FirstAnswers, digest_of
 from serving.http import Receive, Response, Scope, header, read_body, require_json
 from serving.inputs import decode_request
 from serving.ports import DecisionFinder
-from serving.problems import problem_of
+from serving.problems import kind_of, problem_of
 from serving.routing import PATH_PARAMS
 from serving.scoring import ScoringService
-from serving.telemetry import Telemetry
 
 CLIENT = "actor_risk.client"
 """Where a handler finds in the scope who asks, an `access.Client`."""
@@ -46,7 +45,6 @@ class ScoreApi:
         self,
         service: ScoringService,
         clock: Clock,
-        telemetry: Telemetry,
         gate: Gate,
         body_bytes_max: int,
         first_answers: FirstAnswers | None = None,
@@ -55,7 +53,7 @@ class ScoreApi:
         """Without `first_answers` idempotency keys are not looked at; without `finder` no decision is found."""
         self._service = service
         self._clock = clock
-        self._telemetry = telemetry
+        self._telemetry = service.telemetry
         self._gate = gate
         self._body_bytes_max = body_bytes_max
         self._first_answers = first_answers
@@ -75,6 +73,7 @@ class ScoreApi:
         request = decode_request(body)
         kept = await self._first_answers.begin(scope[CLIENT].name, key, digest_of(body))
         if kept.answer is not None:
+            self._telemetry.count_repeat()
             return Response(200, kept.answer, headers=NO_STORE)
         async with kept:
             response = await self._score(scope, request, since_ns, is_kept=kept.is_held)
@@ -129,7 +128,6 @@ class ScoreApi:
             patient=patient,
             degraded=() if is_kept else ("answer_not_kept",),
         )
-        self._telemetry.observe(decision)
         return Response(200, self._encoder.encode(decision), headers=NO_STORE)
 
     async def _one_of(
@@ -143,8 +141,8 @@ class ScoreApi:
                 request, since_ns, traceparent=traceparent, until_ns=until_ns, patient=True
             )
         except Exception as error:  # the outermost edge of one answer: it becomes problem details in its place
+            self._telemetry.count_problem(kind_of(error).word)
             return problem_of(error)
-        self._telemetry.observe(decision)
         return decision
 
     async def _lines(self, answers: Sequence[asyncio.Future[Decision | Problem]]) -> AsyncIterator[bytes]:

@@ -31,7 +31,8 @@ from serving.lineup import Lineup, lineup_of
 from serving.loading import ServedModel, load_models, with_plan
 from serving.logged import FeatureLayout, LoggedDecision, logged_decision
 from serving.policy import Policy, policy_of
-from serving.ports import DecisionLog, FeatureSource, LogCounts, ModelSource, Publisher
+from serving.ports import DecisionLog, FeatureSource, ModelSource, Publisher
+from serving.telemetry import ServiceState, Telemetry
 
 UNDER_WAY_MAX = 96
 """Requests that may be under way: about three rounds, some tens of milliseconds. Beyond, who asks is told to come back
@@ -59,9 +60,11 @@ class ScoringService:
         random_bytes: Callable[[int], bytes],
         publish_timeout_s: float = 0.25,
         log: DecisionLog | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         """`random_bytes(n)` gives n bytes for identifiers; an event waits `publish_timeout_s` for the stream. Without
-        `log` no decision is kept."""
+        `log` no decision is kept. `telemetry` is told of every answer."""
+        self.telemetry = telemetry or Telemetry()
         self._reader = reader
         self._source = source
         self._publisher = publisher
@@ -124,7 +127,7 @@ class ScoringService:
 
     def _rounds(self, served: ServedModel) -> ModelRounds:
         """A round under way ends with the model that it began with."""
-        return ModelRounds(served, self._reader, self._breaker, self._clock)
+        return ModelRounds(served, self._reader, self._breaker, self._clock, self.telemetry.watch(served))
 
     def cards(self) -> list[ModelCard]:
         """The served models, under each name the champion first."""
@@ -134,9 +137,22 @@ class ScoringService:
         """The champion under a name. Raises UnknownModelError, or ModelOffError."""
         return self._lineup(name).champion.served
 
-    def log_counts(self) -> LogCounts | None:
-        """What has become of the decisions in the decision log; None without one."""
-        return None if self._log is None else self._log.counts()
+    def state(self) -> ServiceState:
+        """How things stand, for whoever watches."""
+        waiting: dict[tuple[str, str], tuple[int, int]] = {}
+        for model in (model for lineup in self._lineups.values() for model in lineup.models.values()):
+            key = (model.served.card.name, model.served.card.version)
+            urgent, patient = waiting.get(key, (0, 0))
+            waiting[key] = (urgent + model.rounds.waiting, patient + model.rounds.patient)
+        return ServiceState(
+            cards=self.cards(),
+            waiting=waiting,
+            under_way=self._under_way,
+            refused=self._refused,
+            breaker_is_open=self._breaker.is_open,
+            shadows_dropped=self._shadows_dropped,
+            log=None if self._log is None else self._log.counts(),
+        )
 
     async def readiness(self, timeout_s: float = 1.0) -> Readiness:
         """Whether requests can be answered now."""
@@ -215,6 +231,7 @@ class ScoringService:
             total=(end_ns - since_ns) / NS_PER_MS,
         )
         decision = _decision(scored, mode, self._identity(request, traceparent, now_ms), undone, latency)
+        model.tally.decided(decision)
         await self._keep(decision, scored, request.publish_event)
         for shadow in lineup.shadows():
             self._begin_shadow(shadow, request, decision.trace_id)
@@ -292,7 +309,9 @@ class ScoringService:
             total=total_ms,
         )
         identity = Identity(decision_id(now_ms, self._random_bytes(DECISION_RANDOM_BYTES)), trace_id)
-        await self._keep(_decision(scored, "shadow", identity, scored.degraded, latency), scored, publish=False)
+        decision = _decision(scored, "shadow", identity, scored.degraded, latency)
+        model.tally.decided(decision)
+        await self._keep(decision, scored, publish=False)
 
     def _publishing(self, scored: TopicEvent | None) -> asyncio.Task[list[Degradation]] | None:
         """The publication of an event, under way. It goes on when the request fails: an event counts once."""

@@ -29,7 +29,6 @@ from serving.problems import headers_of, problem_of
 from serving.routing import PATH_PARAMS, Handler
 from serving.score_api import CLIENT, NO_STORE, until_ns_of
 from serving.scoring import ScoringService
-from serving.telemetry import Telemetry
 
 SERVER_PATH = "/v2"
 MODEL_PATH = "/v2/models/{model}"
@@ -57,13 +56,10 @@ def refusal(error: Exception) -> Response:
 class OpenInference:
     """Answers what clients of KServe and Triton ask."""
 
-    def __init__(
-        self, service: ScoringService, clock: Clock, telemetry: Telemetry, gate: Gate, body_bytes_max: int
-    ) -> None:
+    def __init__(self, service: ScoringService, clock: Clock, gate: Gate, body_bytes_max: int) -> None:
         """Whoever asks is charged at the `gate` for each row."""
         self._service = service
         self._clock = clock
-        self._telemetry = telemetry
         self._gate = gate
         self._body_bytes_max = body_bytes_max
 
@@ -135,13 +131,10 @@ class OpenInference:
             for n, question in enumerate(questions)
         ]
         try:
-            decisions = await asyncio.gather(*tasks)
+            return await asyncio.gather(*tasks)
         finally:
             for task in tasks:  # when one fails, or the client has gone, nobody waits for the others
                 task.cancel()
-        for decision in decisions:
-            self._telemetry.observe(decision)
-        return decisions
 
     def _served(self, scope: Scope) -> ServedModel:
         params = scope[PATH_PARAMS]

@@ -125,19 +125,20 @@ def test_the_metrics_count_requests_verdicts_statuses_and_stages(world: World) -
     asyncio.run(world.score({"model": SERVICE, "entities": {**KEYS, "ip": "198.51.100.1"}}))
     asyncio.run(world.score(b"{"))
     asyncio.run(world.call("GET", "/nowhere"))
-    found = metrics(world)
+    found, version = metrics(world), known.model.version
     assert found["actor_risk_requests_total", ("/v1/score", "200")] == 2
     assert found["actor_risk_requests_total", ("/v1/score", "400")] == 1
     assert found["actor_risk_requests_total", ("other", "404")] == 1
-    assert found["actor_risk_verdicts_total", (SERVICE, known.verdict)] >= 1
-    assert found["actor_risk_unknown_actors_total", (SERVICE,)] == 1
-    assert found["actor_risk_features_read_total", (SERVICE, "not_found")] == len(FEATURES) - 1
+    assert found["actor_risk_verdicts_total", ("live", SERVICE, known.verdict, version)] >= 1
+    assert found["actor_risk_unknown_actors_total", ("live", SERVICE, version)] == 1
+    assert found["actor_risk_features_read_total", ("live", SERVICE, "not_found", version)] == len(FEATURES) - 1
     assert found["actor_risk_event_publish_failures_total", ()] == 0
-    assert found["actor_risk_stage_seconds_count", ("total",)] == 2
-    assert found["actor_risk_stage_seconds_bucket", ("0.0003", "parse")] == 2
-    assert found["actor_risk_stage_seconds_bucket", ("0.0002", "parse")] == 0
-    assert found["actor_risk_stage_seconds_bucket", ("+Inf", "total")] == 2
-    assert found["actor_risk_stage_seconds_sum", ("total",)] == pytest.approx(2 * 8 * 0.00025)
+    assert found["actor_risk_stage_seconds_count", ("live", SERVICE, "total", version)] == 2
+    assert found["actor_risk_stage_seconds_bucket", ("0.0003", "live", SERVICE, "parse", version)] == 2
+    assert found["actor_risk_stage_seconds_bucket", ("0.0002", "live", SERVICE, "parse", version)] == 0
+    assert found["actor_risk_stage_seconds_bucket", ("+Inf", "live", SERVICE, "total", version)] == 2
+    total_s = found["actor_risk_stage_seconds_sum", ("live", SERVICE, "total", version)]
+    assert total_s == pytest.approx(2 * 8 * 0.00025)
 
 
 def test_two_servers_in_one_process_count_apart(world: World, empty_world: World) -> None:

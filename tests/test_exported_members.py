@@ -18,6 +18,11 @@ CONTAINERS = ("actor_risk", "materialize")
 """They hold packages and offer nothing themselves."""
 
 PINNED = {
+    "actor_risk.client": """
+        AsyncClient Client ClientError ConnectionFailedError DeadlineError Decision Entities Event EventResult
+        EventsAnswer Explain ModelCard Problem ProblemError Question Readiness Reason ReasonFeature StoredFeatures
+        UnexpectedAnswerError question
+    """,
     "materialize.backfill": """
         BackfillError BackfillResult ChunkLostError ChunkResult ClusterError Executor GatherResult Inline
         JobSettings JobStatus LeaseLostError Plan QualityError RowsLostError Span SpanError StagingError

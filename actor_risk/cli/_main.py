@@ -60,6 +60,7 @@ class _Lazy(click.Group):
 
 def _own_errors() -> tuple[type[Exception], ...]:
     """The roots of the packages' exceptions, whose messages are written for people."""
+    from actor_risk.client import ClientError
     from actor_risk.simulate import SimulationError
     from materialize.backfill import BackfillError, StagingError
     from materialize.definitions import DefinitionError
@@ -70,6 +71,7 @@ def _own_errors() -> tuple[type[Exception], ...]:
     from models import ModelError
 
     return (
+        ClientError,
         SimulationError,
         BackfillError,
         StagingError,

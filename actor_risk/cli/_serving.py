@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from actor_risk.cli._shared import console, home, stop_on_signals
+
+if TYPE_CHECKING:
+    from actor_risk.client import Explain
 
 DEFAULT_PORT = 8000
 
@@ -55,7 +59,7 @@ def serve(port: int, config: Path) -> None:
 @click.option("--explain", type=click.Choice(["none", "top", "full"]), default="top", show_default=True)
 @click.option("--url", default=f"http://127.0.0.1:{DEFAULT_PORT}", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the decision record as it came.")
-def score(keys: tuple[str, ...], model: str, event: str | None, explain: str, url: str, as_json: bool) -> None:
+def score(keys: tuple[str, ...], model: str, event: str | None, explain: Explain, url: str, as_json: bool) -> None:
     """Ask a running scoring application about an actor.
 
     \b
@@ -63,19 +67,24 @@ def score(keys: tuple[str, ...], model: str, event: str | None, explain: str, ur
 
     An API key or token is taken from ACTOR_RISK_API_KEY.
     """
-    from actor_risk.scoring_client import ask, show
+    import msgspec
 
-    body: dict[str, object] = {"model": model, "entities": _pairs(keys), "explain": explain}
-    if event is not None:
-        try:
-            body["event"] = json.loads(event)
-        except json.JSONDecodeError as error:
-            raise click.BadParameter(str(error), param_hint="--event") from error
-    answer = ask(url, body, key=os.environ.get("ACTOR_RISK_API_KEY"))
+    from actor_risk.client import Client, ConnectionFailedError
+    from actor_risk.shown_decision import show
+
+    try:
+        given = None if event is None else json.loads(event)
+    except json.JSONDecodeError as error:
+        raise click.BadParameter(str(error), param_hint="--event") from error
+    try:
+        with Client(url, api_key=os.environ.get("ACTOR_RISK_API_KEY")) as client:
+            decision = client.score(model, _pairs(keys), given, explain=explain)
+    except ConnectionFailedError as error:
+        raise click.ClickException(f"nobody answers at {url} ({error}): start it with `actor-risk serve`") from error
     if as_json or explain == "none":
-        click.echo(json.dumps(answer, indent=2))
+        click.echo(json.dumps(msgspec.to_builtins(decision), indent=2))
     else:
-        show(console(), model, answer)
+        show(console(), model, decision)
 
 
 def _pairs(keys: tuple[str, ...]) -> dict[str, str]:

@@ -10,7 +10,9 @@ import uuid
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypedDict
 
+import msgspec
 import pyarrow as pa
 import redis
 from feast import FeatureStore
@@ -19,13 +21,14 @@ from rich.progress import Progress
 
 from actor_risk.backfill_process import BackfillProcess
 from actor_risk.cli._shared import now_ms, progress_bar
+from actor_risk.client import Client, Decision
 from actor_risk.demo._scenarios import Burst, Scenario, real_clicks, simulated
 from actor_risk.errors import ActorRiskError
 from actor_risk.feast_repo import apply_repo
 from actor_risk.home import DECISIONS, Home
 from actor_risk.publishing import publish_table
-from actor_risk.scoring_client import Answer, ask, show
 from actor_risk.serving_process import ServingProcess, choose_port, write_config
+from actor_risk.shown_decision import show
 from actor_risk.simulate import write
 from actor_risk.streaming.background import StreamProcess
 from actor_risk.training import Published, build_training_set, train_and_publish
@@ -35,6 +38,13 @@ from models import CHAMPION
 CATCH_UP_TIMEOUT_S = 120.0
 WAIT_FOR_MODELS_S = 600.0
 KEYS_AT_ONCE = 1_000
+
+
+class Question(TypedDict):
+    """What the demo asks, as the body of `POST /v1/score` has it."""
+
+    model: str
+    event: dict[str, Any]
 
 
 def run_demo(home: Home, events: Path | None, once: bool, port: int, shown: Console) -> None:
@@ -48,14 +58,14 @@ def run_demo(home: Home, events: Path | None, once: bool, port: int, shown: Cons
         answer, url, question = _all_steps(home, events, port, shown, running)
         shown.print(f"\n[dim]the whole demo took {time.monotonic() - began:.0f} s[/]")
         if once:
-            print(json.dumps(answer))  # noqa: T201 - the last line is for a program
+            print(json.dumps(msgspec.to_builtins(answer)))  # noqa: T201 - the last line is for a program
             return
         _stay_up(shown, url, question)
 
 
 def _all_steps(
     home: Home, events: Path | None, port: int, shown: Console, running: ExitStack
-) -> tuple[Answer, str, Answer]:
+) -> tuple[Decision, str, Question]:
     _redis(home, shown, running)
     scenario = _events(home, events, shown)
     store = _features(home, shown)
@@ -200,11 +210,11 @@ def _live_events(log: EventLog, scenario: Scenario, worker: StreamProcess, shown
 
 def _questions(
     url: str, burst: Burst, log: EventLog, worker: StreamProcess, published: int, shown: Console
-) -> tuple[Answer, Answer]:
+) -> tuple[Decision, Question]:
     _step(shown, 7, "Scores: a click of the same actors, before and after a burst of abuse")
     published += _impression(log, burst)
     worker.wait_until_done(published, CATCH_UP_TIMEOUT_S)
-    before = ask(url, _question(burst))
+    before = _ask(url, _question(burst))
     show(shown, "before", before)
     table = burst.events(now_ms())
     # The click that was asked about came through the log as well: the scoring application published it.
@@ -212,18 +222,21 @@ def _questions(
     worker.wait_until_done(published, CATCH_UP_TIMEOUT_S)
     shown.print(f"\n  … {burst.about} …\n")
     question = _question(burst)
-    after = ask(url, question)
+    after = _ask(url, question)
     show(shown, "after", after)
-    change = after["score"] - before["score"]
-    shown.print(
-        f"\n  the score went from {before['score']:.3f} to {after['score']:.3f} ({change:+.3f}): {burst.expected}"
-    )
+    change = after.score - before.score
+    shown.print(f"\n  the score went from {before.score:.3f} to {after.score:.3f} ({change:+.3f}): {burst.expected}")
     _check(before)
     _check(after)
     return after, question
 
 
-def _question(burst: Burst) -> Answer:
+def _ask(url: str, question: Question) -> Decision:
+    with Client(url) as client:
+        return client.score(**question)
+
+
+def _question(burst: Burst) -> Question:
     """What about this click, which happens now?"""
     event = {"event_id": f"demo-{uuid.uuid4().hex}", "event_time": now_ms(), "event_type": "click", **burst.click}
     return {"model": burst.model, "event": event}
@@ -245,14 +258,16 @@ def _unheard(_: int) -> None:
     """Progress too short to show."""
 
 
-def _check(answer: Answer) -> None:
+def _check(answer: Decision) -> None:
     """The explanation adds up, or the demo has failed."""
-    explained = answer["base_value"] + sum(r["attribution"] for r in answer["reasons"]) + answer["attributions_rest"]
-    if abs(explained - answer["margin"]) > 1e-6 * max(1.0, abs(answer["margin"])):
-        raise ActorRiskError(f"the explanation does not add up: {explained} is not the margin {answer['margin']}")
+    if answer.base_value is None or answer.attributions_rest is None:
+        raise ActorRiskError(f"the score is not explained: {', '.join(answer.degraded)}")
+    explained = answer.base_value + sum(reason.attribution for reason in answer.reasons) + answer.attributions_rest
+    if abs(explained - answer.margin) > 1e-6 * max(1.0, abs(answer.margin)):
+        raise ActorRiskError(f"the explanation does not add up: {explained} is not the margin {answer.margin}")
 
 
-def _stay_up(shown: Console, url: str, question: Answer) -> None:
+def _stay_up(shown: Console, url: str, question: Question) -> None:
     shown.rule()
     shown.print(f"[bold]{url}[/]   docs at {url}/docs, metrics at {url}/metrics")
     body = shlex.quote(json.dumps(question))

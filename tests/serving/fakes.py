@@ -31,10 +31,12 @@ from models.export import export_trees
 from models.trees import Ensemble, Tree, TreeBuilder
 from serving.asgi import ScoringApp
 from serving.clock import Clock
-from serving.decision import Decision
+from serving.decision import Decision, Mode
 from serving.entity_features import EntityFeaturesApi
 from serving.events import EventIntake
-from serving.ports import DecisionLog
+from serving.first_answers import FirstAnswers
+from serving.logged import FeatureLayout, LoggedDecision
+from serving.ports import AnswerStore, DecisionFinder, DecisionLog, LogCounts
 from serving.scoring import ScoringService
 
 NOW_MS = 1_795_000_000_000
@@ -44,6 +46,11 @@ DEVICE_FEATURES = tuple(f"device:{name}" for name in ("age_days", "clicks_1h", "
 ON_DEMAND = "click_ratios:speed"
 NO_EVENTS: Mapping[int, Event] = {}
 FEATURES = (*IP_FEATURES, *DEVICE_FEATURES, ON_DEMAND)
+REQUEST_FIELDS = (
+    RequestField("ms_since_impression", "DOUBLE"),
+    RequestField("attempts", "INT64"),
+    RequestField("country", "STRING"),
+)
 CHAMPION = {SERVICE: "champion"}
 BODY_BYTES_MAX = 1 << 20
 EVENTS_MAX = 200
@@ -54,20 +61,18 @@ def plan(
     fingerprint: str = FINGERPRINT,
     features: Sequence[str] = FEATURES,
     join_keys: Sequence[JoinKey] = (JoinKey("ip", "STRING"), JoinKey("device_id", "STRING")),
+    service: str = SERVICE,
+    request_fields: Sequence[RequestField] = REQUEST_FIELDS,
 ) -> ReadPlan:
     """A plan whose last feature is computed on demand."""
     return ReadPlan(
-        service=SERVICE,
+        service=service,
         fingerprint=fingerprint,
         features=tuple(features),
         descriptions=tuple(f"About {ref}" for ref in features),
         kinds=("DOUBLE",) * len(features),
         join_keys=tuple(join_keys),
-        request_fields=(
-            RequestField("ms_since_impression", "DOUBLE"),
-            RequestField("attempts", "INT64"),
-            RequestField("country", "STRING"),
-        ),
+        request_fields=tuple(request_fields),
         rows=(),
         copies=tuple((i, i) for i in range(len(features) - 1)),
         on_demand=(),
@@ -91,6 +96,8 @@ class MemoryFeatures:
     """Features kept in a dict: ip → the values of the IP's and the device's features; the rest is not found."""
 
     plan_now: ReadPlan = field(default_factory=plan)
+    others: dict[str, ReadPlan] = field(default_factory=dict)
+    """Of other services."""
     values: dict[str, Sequence[float]] = field(default_factory=dict)
     statuses: dict[str, Sequence[int]] = field(default_factory=dict)
     counts: ReadCounts = field(default_factory=ReadCounts)
@@ -108,9 +115,11 @@ class MemoryFeatures:
         return True
 
     def plan(self, service: str) -> ReadPlan:
-        if service != self.plan_now.service:
+        if service == self.plan_now.service:
+            return self.plan_now
+        if service not in self.others:
             raise UnknownServiceError(f"no feature service {service!r}")
-        return self.plan_now
+        return self.others[service]
 
     def plan_for(self, features: Sequence[str]) -> ReadPlan:
         return plan(features=features)
@@ -203,17 +212,20 @@ def publish_model(
     service: str = SERVICE,
     families: Sequence[str] = (),
     reasons: Sequence[ReasonText] = (),
+    alias: str = "champion",
+    reads: str | None = None,
 ) -> str:
-    """Publishes a model that reads `refs`, makes it the champion and returns its version.
+    """Publishes a model that reads `refs`, points the alias at it and returns its version.
 
-    `families`: for each ref the name of its reason, one of `reasons`, or "".
+    `families`: for each ref the name of its reason, one of `reasons`, or "". `reads`: the feature service, if its name
+    is not the model's.
     """
     rng = np.random.default_rng(seed)
     rows = rng.uniform(0, 50, size=(12, len(refs)))
     card = ModelCard(
         model_name=service,
         label="the click is invalid traffic",
-        service=Service(name=service, fingerprint=fingerprint),
+        service=Service(name=reads or service, fingerprint=fingerprint),
         features=tuple(
             Feature(ref=ref, code=ref.upper().replace(":", "_"), family=family)
             for ref, family in zip(refs, families or [""] * len(refs), strict=True)
@@ -224,7 +236,7 @@ def publish_model(
     )
     draft = BundleDraft(card, export_trees(random_ensemble(len(refs), seed)), rows[:8], "eight rows", rows)
     version = store.publish(draft)
-    store.set_alias(service, "champion", version, at_ms=NOW_MS, by="tests")
+    store.set_alias(service, alias, version, at_ms=NOW_MS, by="tests")
     return version
 
 
@@ -299,25 +311,91 @@ class World:
         await self.app(scope, receive, send)
         if not sent:
             return Answer(0, {}, b"")
-        assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+        assert [message["type"] for message in sent] == [
+            "http.response.start",
+            *["http.response.body"] * (len(sent) - 1),
+        ]
+        assert [message.get("more_body", False) for message in sent[1:]] == [True] * (len(sent) - 2) + [False]
         answered = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
-        return Answer(sent[0]["status"], answered, sent[1]["body"])
+        return Answer(sent[0]["status"], answered, b"".join(message["body"] for message in sent[1:]))
 
     async def score(self, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
         """`POST /v1/score` with a body given as bytes, or as what JSON says."""
+        return await self.post("/v1/score", body, headers)
+
+    async def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
+        """The same at another path."""
         data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        return await self.call("POST", "/v1/score", data, {"content-type": "application/json", **(headers or {})})
+        return await self.call("POST", path, data, {"content-type": "application/json", **(headers or {})})
 
 
-def build_world(root: Path, log: DecisionLog | None = None) -> World:
-    """A server without models, over a new model store in `root`; its clock stands at NOW_MS, its stopwatch ticks."""
+@dataclass
+class MemoryLog:
+    """Keeps the decisions that it is handed."""
+
+    entries: list[LoggedDecision] = field(default_factory=list)
+
+    def wants(self, decision_id: str) -> bool:
+        return bool(decision_id)
+
+    def append(self, entries: Sequence[LoggedDecision], layout: FeatureLayout) -> None:
+        assert all(len(entry.values) == len(layout.features) for entry in entries)
+        self.entries += entries
+
+    def counts(self) -> LogCounts:
+        return LogCounts(logged=len(self.entries))
+
+    def notes(self) -> list[str]:
+        return []
+
+    def decisions(self, mode: Mode) -> list[Decision]:
+        """Those of a mode, oldest first."""
+        return [entry.decision for entry in self.entries if entry.decision.mode == mode]
+
+
+@dataclass
+class MemoryAnswers:
+    """Answers kept in a dict, for ever; `failing` may raise or wait first."""
+
+    kept: dict[str, bytes] = field(default_factory=dict)
+    failing: Callable[[], Awaitable[None]] | None = None
+
+    async def take(self, name: str, value: bytes, ttl_ms: int) -> bytes | None:
+        await self._answers(ttl_ms)
+        found = self.kept.get(name)
+        self.kept.setdefault(name, value)
+        return found
+
+    async def put(self, name: str, value: bytes, ttl_ms: int) -> None:
+        await self._answers(ttl_ms)
+        self.kept[name] = value
+
+    async def delete(self, name: str) -> None:
+        await self._answers(1)
+        self.kept.pop(name, None)
+
+    async def _answers(self, ttl_ms: int) -> None:
+        assert ttl_ms > 0
+        if self.failing is not None:
+            await self.failing()
+
+
+def build_world(
+    root: Path,
+    log: DecisionLog | None = None,
+    clock: Clock | None = None,
+    answers: AnswerStore | None = None,
+    finder: DecisionFinder | None = None,
+) -> World:
+    """A server without models, over a new model store in `root`; its clock, unless one is given, stands at NOW_MS, and
+    its stopwatch ticks."""
     features, publisher, store = MemoryFeatures(), MemoryPublisher(), ModelStore(root)
     ticks, tokens, shut_downs = itertools.count(0, 250_000), itertools.count(1), list[None]()
 
     async def shut_down() -> None:
         shut_downs.append(None)
 
-    clock = Clock(now_ms=lambda: NOW_MS, monotonic_ns=lambda: next(ticks))
+    clock = clock or Clock(now_ms=lambda: NOW_MS, monotonic_ns=lambda: next(ticks))
     service = ScoringService(
         features,
         store,
@@ -336,6 +414,8 @@ def build_world(root: Path, log: DecisionLog | None = None) -> World:
         shut_down=shut_down,
         intake=intake,
         entities=EntityFeaturesApi(features, clock.now_ms),
+        first_answers=None if answers is None else FirstAnswers(answers),
+        finder=finder,
     )
     return World(features, publisher, store, service, app, shut_downs)
 

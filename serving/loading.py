@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from materialize.definitions import DefinitionError
+from materialize.definitions import DefinitionError, JoinKey
 from materialize.online import OnlineStoreError, ReadPlan
 from models.errors import ModelError
 from models.manifest import Manifest, Metrics
@@ -55,14 +55,12 @@ def load_models(
     """
     if not policies:
         raise ModelLoadError("no model to serve: name at least one, such as {'ad_click_risk': 'champion'}")
-    try:
-        reader.refresh()
-    except (OnlineStoreError, DefinitionError) as error:
-        raise ModelLoadError(f"the feature registry cannot be used: {error}") from error
-    return {
-        name: {alias: load_model(source, reader, name, alias, policy.thresholds) for alias in policy.names}
-        for name, policy in policies.items()
-    }
+    loaded = {}
+    for name, policy in policies.items():
+        models = {alias: load_model(source, reader, name, alias, policy.thresholds) for alias in policy.names}
+        _check_canary(name, policy, models)
+        loaded[name] = models
+    return loaded
 
 
 def load_model(
@@ -108,6 +106,22 @@ def with_plan(served: ServedModel, plan: ReadPlan) -> ServedModel:
         columns=_columns(called, manifest, plan),
         layout=layout_of(plan),
     )
+
+
+def _check_canary(name: str, policy: Policy, models: Mapping[str, ServedModel]) -> None:
+    """A request that the champion can answer must be one that the canary can answer, too."""
+    if policy.canary is None:
+        return
+    wanted, given = (set(models[alias].plan.join_keys) for alias in (policy.canary.model, policy.champion))
+    if wanted != given:
+        raise ModelLoadError(
+            f"{name}@{policy.canary.model} is about {_named(wanted)}, the champion about {_named(given)}: a canary "
+            "answers the champion's requests, so make it a shadow, or serve it under a name of its own"
+        )
+
+
+def _named(keys: Iterable[JoinKey]) -> str:
+    return ", ".join(sorted(f"{key.name} ({key.kind})" for key in keys))
 
 
 def _check_service(called: str, manifest: Manifest, plan: ReadPlan) -> None:

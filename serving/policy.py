@@ -15,6 +15,7 @@ models:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -51,6 +52,8 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.fallback_score is None and "fallback" in (self.store_away, self.late):
             raise ValueError("a policy that falls back must say fallback_score")
+        if self.fallback_score is not None and not math.isfinite(self.fallback_score):
+            raise ValueError("fallback_score must be a finite number")
         if self.thresholds is not None and not self.thresholds.review <= self.thresholds.block:
             raise ValueError("thresholds: review must not be above block")
 

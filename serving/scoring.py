@@ -79,6 +79,7 @@ class ScoringService:
         self._under_way = self._refused = self._shadows_dropped = 0
         self._unwritten: dict[int, tuple[FeatureLayout, list[LoggedDecision]]] = {}
         self._written: asyncio.Future[None] | None = None
+        self._loading = asyncio.Lock()
         self._load_failure: str | None = None
         self._left_behind: list[str] = []
 
@@ -86,16 +87,20 @@ class ScoringService:
         """Serve these models (name → policy, or alias or version) and no others, from one request to the next.
 
         All of them are loaded and checked beside the old ones first; reading and proving bundles happens in a thread.
-        Raises ModelLoadError, and then everything stays as it was.
+        Of two loads at once the later one counts. Raises ModelLoadError, and then the old models stay.
         """
         wanted = {name: policy_of(said) for name, said in policies.items()}
-        try:
-            loaded = await asyncio.to_thread(load_models, self._source, self._reader, wanted)
-        except Exception as error:
-            self._load_failure = str(error) or repr(error)
-            raise
-        self._lineups = {name: lineup_of(name, wanted[name], models, self._rounds) for name, models in loaded.items()}
-        self._load_failure, self._left_behind = None, []
+        async with self._loading:
+            try:
+                await self._read_registry()
+                loaded = await asyncio.to_thread(load_models, self._source, self._reader, wanted)
+            except Exception as error:
+                self._load_failure = str(error) or repr(error)
+                raise
+            self._lineups = {
+                name: lineup_of(name, wanted[name], models, self._rounds) for name, models in loaded.items()
+            }
+            self._load_failure, self._left_behind = None, []
 
     async def follow_registry(self) -> bool:
         """Read by what the registry says now, from one request to the next, if it has changed. Returns whether it has.
@@ -103,15 +108,23 @@ class ScoringService:
         A model that does not fit its feature service any more goes on with the definitions that it was loaded with, and
         /readyz says so: its rows are those of another definition, and NOT_FOUND, once the new one is materialized.
         """
+        async with self._loading:
+            try:
+                return await self._read_registry()
+            except ModelLoadError as error:
+                self._left_behind = [f"{error}; the last definitions stay"]
+                return False
+
+    async def _read_registry(self) -> bool:
+        """Whoever finds that the registry has changed takes that over: nobody is told of it again."""
         try:
             if not await asyncio.to_thread(self._reader.refresh):
                 return False
-            left_behind: list[str] = []
-            lineups = {name: self._planned_anew(lineup, left_behind) for name, lineup in self._lineups.items()}
         except (OnlineStoreError, DefinitionError) as error:
-            self._left_behind = [f"the feature registry cannot be used, the last definitions stay: {error}"]
-            return False
-        self._lineups, self._left_behind = lineups, left_behind
+            raise ModelLoadError(f"the feature registry cannot be used: {error}") from error
+        left_behind: list[str] = []
+        self._lineups = {name: self._planned_anew(lineup, left_behind) for name, lineup in self._lineups.items()}
+        self._left_behind = left_behind
         return True
 
     def _planned_anew(self, lineup: Lineup, left_behind: list[str]) -> Lineup:
@@ -121,7 +134,7 @@ class ScoringService:
             models[called] = model.served
             try:
                 models[called] = with_plan(model.served, self._reader.plan(model.served.plan.service))
-            except ModelLoadError as error:
+            except (ModelLoadError, OnlineStoreError, DefinitionError) as error:
                 left_behind.append(f"the registry has changed, the last definitions stay: {error}")
         return lineup_of(lineup.name, lineup.policy, models, self._rounds)
 
@@ -155,22 +168,30 @@ class ScoringService:
         )
 
     async def readiness(self, timeout_s: float = 1.0) -> Readiness:
-        """Whether requests can be answered now."""
+        """Whether requests can be answered now. A store that is away is a note where all policies do without it."""
         reasons = [] if self._lineups else ["no model is loaded"]
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._reader.ping()
-        except OnlineStoreUnavailableError as error:
-            reasons.append(f"the online store does not answer: {error}")
-        except TimeoutError:
-            reasons.append(f"the online store did not answer within {timeout_s} s")
         notes = [] if self._load_failure is None else [f"the last load was refused: {self._load_failure}"]
+        away = await self._store_away(timeout_s)
+        if away is not None:
+            needed = any(lineup.policy.store_away == "refuse" for lineup in self._lineups.values())
+            (reasons if needed else notes).append(away)
         notes += self._left_behind
         if not self._publishing_works:
             notes.append("the last event could not be published to the stream")
         notes += [f"{name} is switched off" for name, lineup in self._lineups.items() if not lineup.policy.is_on]
         notes += [] if self._log is None else self._log.notes()
         return Readiness(ready=not reasons, reasons=reasons, notes=notes)
+
+    async def _store_away(self, timeout_s: float) -> str | None:
+        """What is wrong with the online store, if something is."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._reader.ping()
+        except OnlineStoreUnavailableError as error:
+            return f"the online store does not answer: {error}"
+        except TimeoutError:
+            return f"the online store did not answer within {timeout_s} s"
+        return None
 
     async def score(
         self,

@@ -36,7 +36,9 @@ class Breaker:
             raise OnlineStoreUnavailableError(
                 "the online store has not answered lately, and is not asked now: try again"
             )
-        self._is_probing = self.is_open
+        is_probe = self.is_open
+        if is_probe:
+            self._is_probing = True
         try:
             answer = await read()
         except OnlineStoreUnavailableError:
@@ -44,6 +46,7 @@ class Breaker:
             self._closed_again_ns = self._monotonic_ns() + int(OPEN_MS * NS_PER_MS)
             raise
         finally:
-            self._is_probing = False
+            if is_probe:  # a read from before it opened ends no probe
+                self._is_probing = False
         self._failures = 0
         return answer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib import resources
@@ -37,20 +36,16 @@ from serving.http import (
 from serving.open_inference import OpenInference, is_ours, refusal
 from serving.openapi import openapi_document
 from serving.ports import DecisionFinder
-from serving.problems import PROBLEM_JSON, headers_of, kind_of, problem_of
+from serving.problems import PROBLEM_JSON, headers_of, kind_of, log_if_unforeseen, problem_of
 from serving.routing import PATH_PARAMS, Found, Handler, Routes
 from serving.score_api import CLIENT, ScoreApi
 from serving.scoring import ScoringService
-from serving.traces import trace_of
-
-_LOG = logging.getLogger(__name__)
 
 EVENTS_PATH = "/v1/events"
 FEATURES_PATH = "/get-online-features"
 SCHEMA_JSON = "application/schema+json"
 OTHER_ROUTE = "other"
 CLIENT_GONE = 499
-INTERNAL_ERROR = 500
 
 _NO_STORE = (("cache-control", "no-store"),)
 _DOCS_HEADERS = (
@@ -167,10 +162,8 @@ class ScoringApp:
         raise MethodNotAllowedError(method, path, allow)
 
     def _problem(self, error: Exception, path: str) -> Response:
-        kind = kind_of(error)
-        self._telemetry.count_problem(kind.word)
-        if kind.status == INTERNAL_ERROR:
-            _LOG.error("a request failed for a reason that nobody foresaw: %s", trace_of(error))
+        self._telemetry.count_problem(kind_of(error).word)
+        log_if_unforeseen(error)
         if is_ours(path):
             return refusal(error)
         problem = problem_of(error)

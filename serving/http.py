@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -32,7 +33,7 @@ class Response:
     body: bytes = b""
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
-    parts: AsyncIterator[bytes] | None = None
+    parts: AsyncGenerator[bytes] | None = None
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -108,8 +109,9 @@ async def respond(send: Send, response: Response, *, with_body: bool = True) -> 
             headers.append((b"content-length", str(len(response.body)).encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if response.parts is not None and with_body:
-        async for part in response.parts:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+        async with aclosing(response.parts) as parts:  # who leaves in the middle ends what is under way, at once
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": response.body if with_body else b""})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from materialize.online import OnlineStoreUnavailableError
@@ -28,7 +29,9 @@ from serving.errors import (
     UnsupportedMediaError,
 )
 from serving.event_results import EventsProblem
+from serving.traces import trace_of
 
+_LOG = logging.getLogger(__name__)
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_S = 1
 
@@ -82,6 +85,12 @@ def kind_of(error: Exception) -> ProblemKind:
     return KINDS.get(type(error), INTERNAL)
 
 
+def log_if_unforeseen(error: Exception) -> None:
+    """Where it failed goes to the log, for who is told nothing else."""
+    if kind_of(error) is INTERNAL:
+        _LOG.error("a request failed for a reason that nobody foresaw: %s", trace_of(error))
+
+
 def problem_of(error: Exception) -> Problem:
     """The problem details of an exception. One that nobody foresaw tells the caller nothing of our insides."""
     kind = kind_of(error)
@@ -107,8 +116,6 @@ def headers_of(error: Exception) -> tuple[tuple[str, str], ...]:
         return (("www-authenticate", "Bearer"),)
     if isinstance(error, TooManyRequestsError):
         return (("retry-after", str(error.retry_after_s)),)
-    if isinstance(
-        error, (OnlineStoreUnavailableError, EventsUnconfirmedError, LateError, ModelOffError, AnswerUnderWayError)
-    ):
+    if isinstance(error, _COME_BACK):
         return (("retry-after", str(RETRY_AFTER_S)),)
     return ()

@@ -98,7 +98,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         entities=EntityFeaturesApi(reader, clock.now_ms),
         intake=EventIntake(publisher, settings.ingest_timeout_ms / _MS_PER_S),
         gate=gate,
-        first_answers=FirstAnswers(reader.short_lived(ANSWERS_PREFIX)),
+        first_answers=FirstAnswers(reader.short_lived(ANSWERS_PREFIX), secrets.token_bytes),
         finder=DecisionLookup(settings.decisions, settings.decisions_archive),
     )
     return Server(service, app, gate)

@@ -4,12 +4,17 @@
           ├─► there is an answer: that is it
           └─► somebody answers it right now: come back
 
-While the store is away requests are answered all the same, and say in `degraded` that the answer is not kept.
+While the store is away, or slower than the request's deadline allows, requests are answered all the same, and say in
+`degraded` that the answer is not kept.
+
+What is stored: the digest of the request, then the answer, or while there is none a zero byte and who holds the key.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from types import TracebackType
 
 import xxhash
@@ -24,6 +29,9 @@ KEPT_MS = 600_000
 """So long a request that is sent again gets the first answer."""
 
 _DIGEST_BYTES = 16
+_HELD = b"\0"
+_HOLDER_BYTES = 8
+_AWAY = (OnlineStoreUnavailableError, TimeoutError)
 _LOG = logging.getLogger(__name__)
 
 
@@ -40,14 +48,14 @@ class Kept:
         self.answer = answer
         self.is_held = is_held
 
-    async def keep(self, answer: bytes) -> None:
-        """Keep the answer for whoever sends the request again."""
+    async def keep(self, answer: bytes, timeout_s: float | None = None) -> None:
+        """Keep the answer for whoever sends the request again, if that takes no longer than `timeout_s`."""
         if self.is_held:
-            self.answer = answer
             try:
-                await self._store.put(self._key, self._digest + answer, KEPT_MS)
-            except OnlineStoreUnavailableError as error:
-                _LOG.warning("an answer could not be kept for its idempotency key: %s", error)
+                async with asyncio.timeout(timeout_s):
+                    await self._store.put(self._key, self._digest + answer, KEPT_MS)
+            except _AWAY:
+                _LOG.debug("an answer could not be kept for its idempotency key")
 
     async def __aenter__(self) -> Kept:
         return self
@@ -59,30 +67,34 @@ class Kept:
         if error is not None and self.is_held:
             try:
                 await self._store.delete(self._key)
-            except OnlineStoreUnavailableError:
+            except _AWAY:
                 _LOG.debug("an idempotency key stays held until it expires")
 
 
 class FirstAnswers:
     """The first answer to each idempotency key."""
 
-    def __init__(self, store: AnswerStore) -> None:
+    def __init__(self, store: AnswerStore, random_bytes: Callable[[int], bytes]) -> None:
+        """`random_bytes(n)` gives n bytes that tell holders apart."""
         self._store = store
+        self._random_bytes = random_bytes
 
-    async def begin(self, client: str, key: str, digest: bytes) -> Kept:
-        """The key of a client, for a request of this digest.
+    async def begin(self, client: str, key: str, digest: bytes, timeout_s: float | None = None) -> Kept:
+        """The key of a client, for a request of this digest; without a hold on it when that takes longer.
 
         Raises InvalidFieldError when the key was another request's, AnswerUnderWayError while that is being answered.
         """
-        name = f"{client}:{key}"
+        name = f"{len(client)}:{client}:{key}"
+        ours = digest + _HELD + self._random_bytes(_HOLDER_BYTES)
         try:
-            found = await self._store.take(name, digest, HELD_MS)
-        except OnlineStoreUnavailableError:
+            async with asyncio.timeout(timeout_s):
+                found = await self._store.take(name, ours, HELD_MS)
+        except _AWAY:
             return Kept(self._store, name, digest, None, is_held=False)
-        if found is None:
+        if found is None or found == ours:  # ours: it was sent twice, for the first answer was lost on its way
             return Kept(self._store, name, digest, None, is_held=True)
         if found[:_DIGEST_BYTES] != digest:
             raise InvalidFieldError("another request was sent with this idempotency-key: give each one its own")
-        if len(found) == _DIGEST_BYTES:
+        if found[_DIGEST_BYTES:].startswith(_HELD):
             raise AnswerUnderWayError
         return Kept(self._store, name, digest, found[_DIGEST_BYTES:], is_held=False)

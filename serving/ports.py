@@ -138,7 +138,8 @@ class AnswerStore(Protocol):
     """Keeps answers for a while: `materialize.online.ShortLived`. All of it raises OnlineStoreUnavailableError."""
 
     async def take(self, name: str, value: bytes, ttl_ms: int) -> bytes | None:
-        """Set the value if there is none. Returns the one that there was, None when there was none."""
+        """Set the value if there is none. Returns the one that there was, None when there was none; `value` itself when
+        it was set, or there was one that has ended meanwhile."""
         ...
 
     async def put(self, name: str, value: bytes, ttl_ms: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from serving.first_answers import FirstAnswers, digest_of
 from serving.http import Receive, Response, Scope, header, read_body, require_json
 from serving.inputs import decode_request
 from serving.ports import DecisionFinder
-from serving.problems import kind_of, problem_of
+from serving.problems import kind_of, log_if_unforeseen, problem_of
 from serving.routing import PATH_PARAMS
 from serving.scoring import ScoringService
 
@@ -65,19 +65,20 @@ class ScoreApi:
         self._service.require_capacity()
         body = await self._body(scope, receive)
         since_ns = self._clock.monotonic_ns()
-        key = header(scope, IDEMPOTENCY_KEY)
+        key, until_ns = header(scope, IDEMPOTENCY_KEY), until_ns_of(scope, since_ns)
         if key is None or self._first_answers is None:
-            return await self._score(scope, decode_request(body), since_ns)
+            return await self._score(scope, decode_request(body), since_ns, until_ns)
         if not (key.isascii() and key.isprintable() and 0 < len(key) <= _IDEMPOTENCY_KEY_MAX):
             raise InvalidFieldError(f"an idempotency-key has 1 to {_IDEMPOTENCY_KEY_MAX} visible ASCII characters")
         request = decode_request(body)
-        kept = await self._first_answers.begin(scope[CLIENT].name, key, digest_of(body))
+        client, digest = scope[CLIENT].name, digest_of(body)
+        kept = await self._first_answers.begin(client, key, digest, self._left_s(until_ns))
         if kept.answer is not None:
             self._telemetry.count_repeat()
             return Response(200, kept.answer, headers=NO_STORE)
         async with kept:
-            response = await self._score(scope, request, since_ns, is_kept=kept.is_held)
-            await kept.keep(response.body)
+            response = await self._score(scope, request, since_ns, until_ns, is_kept=kept.is_held)
+            await kept.keep(response.body, self._left_s(until_ns, RESERVE_S))
         return response
 
     async def explain(self, scope: Scope, receive: Receive) -> Response:
@@ -86,7 +87,7 @@ class ScoreApi:
         body = await self._body(scope, receive)
         since_ns = self._clock.monotonic_ns()
         request = msgspec.structs.replace(decode_request(body), explain="full", publish_event=False)
-        return await self._score(scope, request, since_ns, patient=True)
+        return await self._score(scope, request, since_ns, until_ns_of(scope, since_ns), patient=True)
 
     async def score_batch(self, scope: Scope, receive: Receive) -> Response:
         """`POST /v1/score:batch`: as one document, or line by line for who accepts NDJSON."""
@@ -117,14 +118,24 @@ class ScoreApi:
         require_json(scope)
         return await read_body(receive, self._body_bytes_max)
 
+    def _left_s(self, until_ns: int | None, more_s: float = 0.0) -> float | None:
+        return None if until_ns is None else max(0.0, (until_ns - self._clock.monotonic_ns()) / _NS_PER_S + more_s)
+
     async def _score(
-        self, scope: Scope, request: ScoreRequest, since_ns: int, *, is_kept: bool = True, patient: bool = False
+        self,
+        scope: Scope,
+        request: ScoreRequest,
+        since_ns: int,
+        until_ns: int | None,
+        *,
+        is_kept: bool = True,
+        patient: bool = False,
     ) -> Response:
         decision = await self._service.score(
             request,
             since_ns,
             traceparent=header(scope, b"traceparent"),
-            until_ns=until_ns_of(scope, since_ns),
+            until_ns=until_ns,
             patient=patient,
             degraded=() if is_kept else ("answer_not_kept",),
         )
@@ -142,10 +153,11 @@ class ScoreApi:
             )
         except Exception as error:  # the outermost edge of one answer: it becomes problem details in its place
             self._telemetry.count_problem(kind_of(error).word)
+            log_if_unforeseen(error)
             return problem_of(error)
         return decision
 
-    async def _lines(self, answers: Sequence[asyncio.Future[Decision | Problem]]) -> AsyncIterator[bytes]:
+    async def _lines(self, answers: Sequence[asyncio.Future[Decision | Problem]]) -> AsyncGenerator[bytes]:
         """The answers in order, as many at once as are scored together."""
         try:
             for begin in range(0, len(answers), LINES_AT_ONCE):

@@ -168,6 +168,16 @@ def unavailable_if_redis_fails() -> Iterator[None]:
         raise _translated(error) from error
 
 
+@contextmanager
+def no_answer_is_unavailable() -> Iterator[None]:
+    """Whoever answers a request cannot do more about a refusal than about silence: both are one error here."""
+    try:
+        with unavailable_if_redis_fails():
+            yield
+    except OnlineStoreRefusedError as error:
+        raise OnlineStoreUnavailableError(str(error)) from error
+
+
 def _translated(error: Exception) -> OnlineStoreError:
     reason = _reason(error)
     told = str(error) if reason is error else f"{error}: {reason}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +13,7 @@ from feast import FeatureStore
 
 from materialize.definitions import JoinKey, open_feature_store
 from materialize.events import Event
-from materialize.online._connect import connect, connect_async, redis_settings, unavailable_if_redis_fails
-from materialize.online._errors import OnlineStoreRefusedError, OnlineStoreUnavailableError
+from materialize.online._connect import connect, connect_async, no_answer_is_unavailable, redis_settings
 from materialize.online._feature_matrix import Entity, FeatureMatrix, FeatureVector, apart, assemble, lookup
 from materialize.online._line import AsyncRowFetcher, RowFetcher
 from materialize.online._plan import ReadPlan
@@ -131,7 +129,7 @@ class FeatureReader:
         return assemble(plan, wanted, rows, *asked)
 
     async def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        with _no_answer_is_unavailable():
+        with no_answer_is_unavailable():
             return await self._fetcher.fetch(keys)
 
     def short_lived(self, prefix: str) -> ShortLived:
@@ -140,7 +138,7 @@ class FeatureReader:
 
     async def ping(self) -> None:
         """Raises OnlineStoreUnavailableError when Redis does not answer."""
-        with _no_answer_is_unavailable():
+        with no_answer_is_unavailable():
             await self._client.ping()
 
     async def close(self) -> None:
@@ -197,7 +195,7 @@ class FeatureReaderSync:
         return assemble(plan, wanted, self._rows(wanted.keys), *asked)
 
     def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        with _no_answer_is_unavailable():
+        with no_answer_is_unavailable():
             return self._fetcher.fetch(keys)
 
     def close(self) -> None:
@@ -223,13 +221,3 @@ def open_reader_sync(
     """The same without asyncio."""
     store = open_feature_store(repo_path, registry_path, redis_url)
     return FeatureReaderSync(connect(replace(redis_settings(store), socket_timeout=timeout_s)), store)
-
-
-@contextmanager
-def _no_answer_is_unavailable() -> Iterator[None]:
-    """Whoever waits for features cannot do more about a refusal than about silence: both are one error here."""
-    try:
-        with unavailable_if_redis_fails():
-            yield
-    except OnlineStoreRefusedError as error:
-        raise OnlineStoreUnavailableError(str(error)) from error

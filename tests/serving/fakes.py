@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -414,7 +415,7 @@ def build_world(
         shut_down=shut_down,
         intake=intake,
         entities=EntityFeaturesApi(features, clock.now_ms),
-        first_answers=None if answers is None else FirstAnswers(answers),
+        first_answers=None if answers is None else FirstAnswers(answers, secrets.token_bytes),
         finder=finder,
     )
     return World(features, publisher, store, service, app, shut_downs)

@@ -24,6 +24,7 @@ COMMANDS = {
     "serve": ("_serving", "Run the scoring application."),
     "keys": ("_keys", "API keys of those who may ask: make, list, revoke."),
     "score": ("_serving", "Ask a running scoring application."),
+    "top": ("_top", "Watch a running scoring application on one screen."),
     "decisions": ("_decisions", "Write decisions from the event log to Parquet."),
     "explain": ("_explain", "Show why: bars here, or shap's waterfall and beeswarm as a picture."),
     "audit": ("_audit", "Compute served features again from history, and compare."),
@@ -103,6 +104,7 @@ def main() -> None:
       actor-risk serve                   the HTTP endpoint (leave it running)
       actor-risk keys --help             who may ask it, when others than this machine shall
       actor-risk score --help            ask it
+      actor-risk top                     watch it
       actor-risk decisions sink --help   decisions to Parquet (leave it running)
       actor-risk explain --help          why: decisions and models, as bars or pictures
       actor-risk audit --help            served features, computed again from history

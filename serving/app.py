@@ -21,6 +21,7 @@ from serving.asgi import ScoringApp
 from serving.bootstrap import build_server
 from serving.errors import ModelLoadError, SettingsError
 from serving.fast_path import fast_path_notes
+from serving.json_logs import log_as_json
 from serving.policy import Policy
 from serving.scoring import ScoringService
 from serving.settings import Settings
@@ -49,16 +50,16 @@ class Scoring:
     """One replica. Ray asks it for its ASGI application, then calls `reconfigure` with the user_config."""
 
     def __init__(self) -> None:
-        _log_to_ray_serve()
-        notes = fast_path_notes(os.environ)
-        for note in notes:
-            _LOG.warning(note)
-        if not notes:
-            _LOG.info("Ray Serve's fast path (HAProxy and throughput mode) is on")
         self._waiting: asyncio.Task[None] | None = None
         self._following: asyncio.Future[Any] | None = None
         try:
             self._settings = Settings.from_environment(os.environ)
+            _begin_log(self._settings.log_format)
+            notes = fast_path_notes(os.environ)
+            for note in notes:
+                _LOG.warning(note)
+            if not notes:
+                _LOG.info("Ray Serve's fast path (HAProxy and throughput mode) is on")
             require_access_beyond_loopback(self._settings, _http_host())
             self._server = build_server(self._settings, notes)
         except SettingsError as error:
@@ -146,7 +147,10 @@ class _RayServeLog(logging.Handler):
             handler.flush()
 
 
-def _log_to_ray_serve() -> None:
+def _begin_log(log_format: str) -> None:
+    if log_format == "json":
+        log_as_json(sys.stderr)
+        return
     package = logging.getLogger(_PACKAGE)
     package.setLevel(logging.INFO)
     package.addHandler(_RayServeLog())

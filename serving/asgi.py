@@ -87,6 +87,7 @@ class ScoringApp:
         self._shut_down = shut_down
         self._gate = gate or LoopbackGate()
         self._telemetry = service.telemetry
+        self._tracing = service.tracing
         self._encoder = msgspec.json.Encoder()
         self._openapi = self._encoder.encode(
             openapi_document(
@@ -136,16 +137,27 @@ class ScoringApp:
         path = path_of(scope)
         found = self._routes.find(path, raw_path_of(scope))
         route = OTHER_ROUTE if found is None else found.template
+        if self._tracing is None:
+            await self._serve(path, found, route, scope, receive, send)
+            return
+        with self._tracing.request(scope, route) as answered:
+            answered(await self._serve(path, found, route, scope, receive, send))
+
+    async def _serve(
+        self, path: str, found: Found | None, route: str, scope: Scope, receive: Receive, send: Send
+    ) -> int:
+        """Answer one request; the status."""
         try:
             scope[CLIENT] = self._gate.admit(scope, path)  # before anything is read, or said of the path
             response = await self._answer(path, found, scope, receive)
         except ClientGoneError:
             self._telemetry.count_request(route, CLIENT_GONE)
-            return
+            return CLIENT_GONE
         except Exception as error:  # the outermost edge: whatever happened, the client gets an answer
             response = self._problem(error, path)
         self._telemetry.count_request(route, response.status)
         await respond(send, response, with_body=scope["method"] != "HEAD")
+        return response.status
 
     async def _answer(self, path: str, found: Found | None, scope: Scope, receive: Receive) -> Response:
         if found is None:

@@ -9,7 +9,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from materialize.events import TOPICS
@@ -24,6 +24,7 @@ from serving.clock import Clock
 from serving.decision_files import DecisionFiles, FileLimits
 from serving.decision_lookup import DecisionLookup
 from serving.entity_features import EntityFeaturesApi
+from serving.errors import SettingsError
 from serving.events import EventIntake
 from serving.feast_api import FeastApi
 from serving.first_answers import FirstAnswers
@@ -32,6 +33,7 @@ from serving.settings import Settings
 from serving.shipping import LAYOUTS_TOPIC, TOPIC, Shipper
 from serving.spool_writer import SpoolWriter
 from serving.telemetry import Telemetry
+from serving.trace_context import TraceIds, Tracing
 
 _LOG = logging.getLogger(__name__)
 ANSWERS_PREFIX = "actor-risk:answers:"
@@ -69,6 +71,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
     publisher = log.async_publisher()
     decisions_log = open_event_log(_decisions_log_settings(settings, reader.redis_url))
     decisions = _decision_log(settings, clock, decisions_log)
+    tracing, end_tracing = _tracing(settings)
 
     async def shut_down() -> None:
         await publisher.close()
@@ -77,6 +80,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         if decisions is not None:
             await asyncio.to_thread(decisions.close)
         await asyncio.to_thread(decisions_log.close)
+        await asyncio.to_thread(end_tracing)
 
     service = ScoringService(
         reader,
@@ -87,6 +91,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         publish_timeout_s=settings.publish_timeout_ms / _MS_PER_S,
         log=decisions,
         telemetry=Telemetry(f"{socket.gethostname()}-{os.getpid()}"),
+        tracing=tracing,
     )
     app = ScoringApp(
         service,
@@ -102,6 +107,18 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         finder=DecisionLookup(settings.decisions, settings.decisions_archive),
     )
     return Server(service, app, gate)
+
+
+def _tracing(settings: Settings) -> tuple[Tracing | None, Callable[[], None]]:
+    """What follows requests, None when neither spans nor log lines are to name their trace; and what ends it."""
+    if not settings.traces:
+        return (TraceIds(secrets.token_bytes) if settings.log_format == "json" else None), lambda: None
+    try:
+        # Imported where traces are wanted: OpenTelemetry is an extra.
+        from serving.tracing import open_spans
+    except ImportError as error:
+        raise SettingsError(f"traces need the extra `otel`: pip install 'actor-risk[otel]' ({error})") from error
+    return open_spans()
 
 
 def _decision_log(settings: Settings, clock: Clock, event_log: EventLog) -> DecisionFiles | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 Asked = TypeVar("Asked")
@@ -60,7 +61,7 @@ class Rounds(Generic[Asked, Answer]):
         (self._patient if patient else self._urgent).append((asked, answer))
         if self._under_way < self._under_way_max:
             self._under_way += 1
-            task = asyncio.create_task(self._run())
+            task = asyncio.create_task(self._run(), context=Context())  # a round is nobody's: it has no trace
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return answer

@@ -33,6 +33,7 @@ from serving.logged import FeatureLayout, LoggedDecision, logged_decision
 from serving.policy import Policy, policy_of
 from serving.ports import DecisionLog, FeatureSource, ModelSource, Publisher
 from serving.telemetry import ServiceState, Telemetry
+from serving.trace_context import Tracing
 
 UNDER_WAY_MAX = 96
 """Requests that may be under way: about three rounds, some tens of milliseconds. Beyond, who asks is told to come back
@@ -61,10 +62,12 @@ class ScoringService:
         publish_timeout_s: float = 0.25,
         log: DecisionLog | None = None,
         telemetry: Telemetry | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """`random_bytes(n)` gives n bytes for identifiers; an event waits `publish_timeout_s` for the stream. Without
-        `log` no decision is kept. `telemetry` is told of every answer."""
+        `log` no decision is kept. `telemetry` is told of every answer, and so is `tracing`."""
         self.telemetry = telemetry or Telemetry()
+        self.tracing = tracing
         self._reader = reader
         self._source = source
         self._publisher = publisher
@@ -253,6 +256,8 @@ class ScoringService:
         )
         decision = _decision(scored, mode, self._identity(request, traceparent, now_ms), undone, latency)
         model.tally.decided(decision)
+        if self.tracing is not None:
+            self.tracing.decided(decision)
         await self._keep(decision, scored, request.publish_event)
         for shadow in lineup.shadows():
             self._begin_shadow(shadow, request, decision.trace_id)

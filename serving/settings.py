@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from serving.errors import SettingsError
 
 PREFIX = "ACTOR_RISK_"
+LOG_FORMATS = ("text", "json")
 
 _DIGITS_MAX = 9
 _SHARE = re.compile(r"[01](\.[0-9]{1,9})?|\.[0-9]{1,9}")
@@ -49,6 +50,11 @@ class Settings:
     client_rate, client_burst
                     requests a second, and at once, that one client may send to one replica
                                                               ACTOR_RISK_CLIENT_RATE, …_CLIENT_BURST, default 1000
+    traces          1: OpenTelemetry traces, needs the extra otel. OTEL_… says where to and how many
+                                                              ACTOR_RISK_TRACES, default 1 where an endpoint is set:
+                                                              OTEL_EXPORTER_OTLP_ENDPOINT, …_OTLP_TRACES_ENDPOINT
+    log_format      json: lines on standard error, each with the trace id of its request
+                                                              ACTOR_RISK_LOG_FORMAT, default text
     body_bytes_max, redis_timeout_ms, publish_timeout_ms, ingest_timeout_ms, registry_poll_ms
                                                               ACTOR_RISK_… in upper case
 
@@ -74,6 +80,8 @@ class Settings:
     jwt_audience: str | None
     client_rate: int
     client_burst: int
+    traces: bool
+    log_format: str
     body_bytes_max: int
     redis_timeout_ms: int
     publish_timeout_ms: int
@@ -109,6 +117,8 @@ class Settings:
             jwt_audience=environ.get(f"{PREFIX}JWT_AUDIENCE") or None,
             client_rate=_positive(environ, "CLIENT_RATE", 1_000),
             client_burst=_positive(environ, "CLIENT_BURST", 1_000),
+            traces=_switch(environ, "TRACES", default=_has_trace_endpoint(environ)),
+            log_format=_log_format(environ),
             body_bytes_max=_positive(environ, "BODY_BYTES_MAX", 1 << 20),
             redis_timeout_ms=_positive(environ, "REDIS_TIMEOUT_MS", 500),
             publish_timeout_ms=_positive(environ, "PUBLISH_TIMEOUT_MS", 250),
@@ -134,9 +144,20 @@ def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _switch(environ: Mapping[str, str], name: str) -> bool:
-    """On, unless the variable says 0."""
-    text = environ.get(PREFIX + name) or "1"
+def _has_trace_endpoint(environ: Mapping[str, str]) -> bool:
+    return bool(environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+
+
+def _log_format(environ: Mapping[str, str]) -> str:
+    text = environ.get(f"{PREFIX}LOG_FORMAT") or "text"
+    if text not in LOG_FORMATS:
+        raise SettingsError(f"{PREFIX}LOG_FORMAT must be one of {', '.join(LOG_FORMATS)}, not {text[:20]!r}")
+    return text
+
+
+def _switch(environ: Mapping[str, str], name: str, *, default: bool = True) -> bool:
+    """What the variable says, 0 or 1."""
+    text = environ.get(PREFIX + name) or str(int(default))
     if text not in ("0", "1"):
         raise SettingsError(f"{PREFIX}{name} must be 0 or 1, not {text[:20]!r}")
     return text == "1"

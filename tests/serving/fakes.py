@@ -39,6 +39,7 @@ from serving.first_answers import FirstAnswers
 from serving.logged import FeatureLayout, LoggedDecision
 from serving.ports import AnswerStore, DecisionFinder, DecisionLog, LogCounts
 from serving.scoring import ScoringService
+from serving.trace_context import Tracing
 
 NOW_MS = 1_795_000_000_000
 SERVICE, FINGERPRINT = "ad_click_risk", "f1"
@@ -387,6 +388,7 @@ def build_world(
     clock: Clock | None = None,
     answers: AnswerStore | None = None,
     finder: DecisionFinder | None = None,
+    tracing: Tracing | None = None,
 ) -> World:
     """A server without models, over a new model store in `root`; its clock, unless one is given, stands at NOW_MS, and
     its stopwatch ticks."""
@@ -405,6 +407,7 @@ def build_world(
         lambda length: next(tokens).to_bytes(length, "big"),
         publish_timeout_s=0.05,
         log=log,
+        tracing=tracing,
     )
     intake = EventIntake(publisher, timeout_s=0.05, events_max=EVENTS_MAX, remembered_max=REMEMBERED_MAX)
     app = ScoringApp(

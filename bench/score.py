@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from actor_risk.home import Home
@@ -24,13 +25,16 @@ from bench.report import report
 from bench.score_checks import PLACES, check_batch, check_ours, check_peer
 from bench.score_servers import Peer, our_server, replica_pids, rss_mib
 from bench.score_world import ACTORS, BATCH, World
+from bench.stream_worker import cpu_seconds
 from bench.timing import rounded
 
 SCORE_PATH, BATCH_PATH, PEER_PATH = "/v1/score", "/v1/score:batch", "/score"
 REPLICAS = 2
 CONNECTIONS, PEAK_CONNECTIONS, BATCH_CONNECTIONS = 16, 64, 4
 OPEN_RATE, OPEN_CONNECTIONS = 1_000, 128
-OVERLOAD, OVERLOAD_CONNECTIONS, OVERLOAD_TICK_MS = 3, 512, 1.0
+MEMORY_STEP_S = 30.0
+TOO_MANY_REQUESTS = int(HTTPStatus.TOO_MANY_REQUESTS)
+OVERLOAD, OVERLOAD_CONNECTIONS, OVERLOAD_TICK_MS = 3, 1_024, 1.0
 
 
 @dataclass(frozen=True)
@@ -58,19 +62,34 @@ class Asked:
     peer: Sequence[bytes]
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What came back, and the seconds of CPU that the replicas took for it."""
+
+    answers: Answers
+    replica_s: float
+
+
 class Rounds:
-    """Figures by key, one for each round; the load's own CPU; and requests that were not answered with 200."""
+    """Figures by key, one for each round; CPU of load and replicas; requests that were not answered with 200."""
 
     def __init__(self) -> None:
         self.figures: dict[str, list[float]] = {}
         self.errors: dict[str, int] = {}
-        self.load_cpu_us: dict[str, float] = {}
+        self.cpu_us: dict[str, dict[str, float]] = {}
 
-    def add(self, server: str, name: str, answers: Answers, figures: Mapping[str, float]) -> None:
+    def add(self, server: str, name: str, loaded: Loaded, figures: Mapping[str, float]) -> None:
+        """`name` says what was measured, `server` who answered."""
+        answers = loaded.answers
         self.errors[server] = self.errors.get(server, 0) + answers.errors
-        self.load_cpu_us[name] = rounded(answers.cpu_us)
+        self.note_cpu(name, loaded)
         for key, figure in figures.items():
             self.figures.setdefault(key, []).append(figure)
+
+    def note_cpu(self, name: str, loaded: Loaded) -> None:
+        """Microseconds for an answer, as the last round had them: of the load, and of all replicas together."""
+        per_answer = loaded.replica_s * 1e6 / max(1, len(loaded.answers.statuses))
+        self.cpu_us[name] = {"load": rounded(loaded.answers.cpu_us), "replicas": rounded(per_answer)}
 
     def median(self, key: str) -> float:
         return statistics.median(self.figures[key])
@@ -79,7 +98,7 @@ class Rounds:
         return Findings(
             {key: rounded(self.median(key)) for key in self.figures},
             {key: [rounded(figure) for figure in figures] for key, figures in self.figures.items()},
-            {"load_cpu_us": self.load_cpu_us, **{f"{server}_errors": count for server, count in self.errors.items()}},
+            {"cpu_us": self.cpu_us, **{f"{server}_errors": count for server, count in self.errors.items()}},
         )
 
 
@@ -149,16 +168,17 @@ class _Benchmark:
         key, requests = ("explain", self._asked.explain) if name == "ours" else (name, self._asked.peer)
         self._closed(port, requests, CONNECTIONS)
         one = self._closed(port, requests, 1)
-        self._rounds.add(name, f"{key}_c1", one, {f"{key}_c1_p50_ms": one.quantile_ms(0.5)})
+        self._rounds.add(name, f"{key}_c1", one, {f"{key}_c1_p50_ms": one.answers.quantile_ms(0.5)})
         many = self._closed(port, requests, CONNECTIONS)
-        self._rounds.add(name, key, many, {f"{key}_rps": many.per_second(), f"{key}_p99_ms": many.quantile_ms(0.99)})
+        figures = {f"{key}_rps": many.answers.per_second(), f"{key}_p99_ms": many.answers.quantile_ms(0.99)}
+        self._rounds.add(name, key, many, figures)
         if name != "ours":
             return
         bare = self._closed(port, self._asked.score, CONNECTIONS)
-        self._rounds.add(name, "score", bare, {"score_rps": bare.per_second()})
+        self._rounds.add(name, "score", bare, {"score_rps": bare.answers.per_second()})
         if self._has_batch:
             batch = self._closed(port, self._asked.batch, BATCH_CONNECTIONS)
-            self._rounds.add(name, "batch", batch, {"batch_actors_per_s": batch.per_second() * BATCH})
+            self._rounds.add(name, "batch", batch, {"batch_actors_per_s": batch.answers.per_second() * BATCH})
 
     def _memory(self, port: int) -> Findings:
         """The largest replica when it is warm, and how much the memory of any has grown after so many requests."""
@@ -166,21 +186,24 @@ class _Benchmark:
         figures = {"rss_mib": rounded(max(before.values()))}
         done = 0
         while done < self._scale.memory_requests:
-            answers = self._closed(port, self._asked.explain, CONNECTIONS, 30.0)
-            self._rounds.add("ours", "memory", answers, {})
-            done += len(answers.statuses)
-        after = {pid: rss_mib(pid) for pid in before}
+            loaded = self._closed(port, self._asked.explain, CONNECTIONS, MEMORY_STEP_S)
+            self._rounds.add("ours", "memory", loaded, {})
+            done += len(loaded.answers.statuses)
         if done:
+            after = {pid: rss_mib(pid) for pid in before}
             figures["rss_mib"] = rounded(max(after.values()))
             figures["rss_growth"] = rounded(max(after[pid] / before[pid] - 1 for pid in before))
         notes: dict[str, object] = {"rss_mib_warm": [rounded(mib) for mib in before.values()], "rss_requests": done}
         return Findings(figures, {}, notes)
 
     def _open(self, port: int) -> Findings:
-        answers = open_loop(
-            port, self._asked.explain, rate=OPEN_RATE, seconds=self._scale.open_s, connections=OPEN_CONNECTIONS
+        loaded = _measured(
+            lambda: open_loop(
+                port, self._asked.explain, rate=OPEN_RATE, seconds=self._scale.open_s, connections=OPEN_CONNECTIONS
+            )
         )
-        self._rounds.add("ours", "open", answers, {})
+        self._rounds.add("ours", "open", loaded, {})
+        answers = loaded.answers
         figures = {
             "open_p50_ms": rounded(answers.quantile_ms(0.5)),
             "open_p99_ms": rounded(answers.quantile_ms(0.99)),
@@ -191,18 +214,21 @@ class _Benchmark:
     def _overload(self, port: int) -> Findings:
         """Three times the most that the same server has just done is offered; only 200 and 429 are right answers."""
         peak = self._closed(port, self._asked.explain, PEAK_CONNECTIONS)
-        self._rounds.add("ours", "peak", peak, {"peak_rps": peak.per_second()})
-        best = max(peak.per_second(), self._rounds.figures["explain_rps"][-1])
-        answers = open_loop(
-            port,
-            self._asked.explain,
-            rate=OVERLOAD * best,
-            seconds=self._scale.overload_s,
-            connections=OVERLOAD_CONNECTIONS,
-            tick_ms=OVERLOAD_TICK_MS,
+        self._rounds.add("ours", "peak", peak, {"peak_rps": peak.answers.per_second()})
+        best = max(peak.answers.per_second(), self._rounds.figures["explain_rps"][-1])
+        loaded = _measured(
+            lambda: open_loop(
+                port,
+                self._asked.explain,
+                rate=OVERLOAD * best,
+                seconds=self._scale.overload_s,
+                connections=OVERLOAD_CONNECTIONS,
+                tick_ms=OVERLOAD_TICK_MS,
+            )
         )
-        refused = answers.by_status.get(429, 0)
-        self._rounds.load_cpu_us["overload"] = rounded(answers.cpu_us)
+        self._rounds.note_cpu("overload", loaded)
+        answers = loaded.answers
+        refused = answers.by_status.get(TOO_MANY_REQUESTS, 0)
         figures = {
             "overload_goodput": rounded(answers.per_second() / best),
             "overload_p99_ms": rounded(answers.quantile_ms(0.99)),
@@ -210,13 +236,22 @@ class _Benchmark:
         }
         notes: dict[str, object] = {
             "overload": {**answers.by_status, "lost": answers.lost},
-            "overload_refused_p50_ms": rounded(answers.quantile_ms(0.5, 429)) if refused else None,
+            "overload_refused_p50_ms": rounded(answers.quantile_ms(0.5, TOO_MANY_REQUESTS)) if refused else None,
             "overload_late_p99_ms": rounded(answers.late_p99_ms),
         }
         return Findings(figures, {}, notes)
 
-    def _closed(self, port: int, requests: Sequence[bytes], connections: int, seconds: float | None = None) -> Answers:
-        return closed_loop(port, requests, connections=connections, seconds=seconds or self._scale.seconds)
+    def _closed(self, port: int, requests: Sequence[bytes], connections: int, seconds: float | None = None) -> Loaded:
+        taken = seconds or self._scale.seconds
+        return _measured(lambda: closed_loop(port, requests, connections=connections, seconds=taken))
+
+
+def _measured(load: Callable[[], Answers]) -> Loaded:
+    """Run the load and see what the replicas take for it."""
+    pids = replica_pids()
+    before = sum(cpu_seconds(pid) for pid in pids)
+    answers = load()
+    return Loaded(answers, sum(cpu_seconds(pid) for pid in pids) - before)
 
 
 def _home(root: Path, redis_url: str) -> Home:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from actor_risk.serving_process import (
 )
 from bench.score_world import AGE_MS, KINDS, MODEL, SERVICE, Floats, World, entities, feature_names, field_of
 from models import CHAMPION
+from tests.models.builders import shap_trees
 
 REPLICA = "ray::ServeReplica"
 EXPERT_ONGOING_REQUESTS = 64
@@ -67,7 +69,7 @@ class Peer:
         folder.mkdir()
         (folder / "feature_store.yaml").write_text(yaml.safe_dump(_settings(folder, redis_address)))
         (folder / "features.json").write_text(json.dumps(feature_names(world.plan)))
-        (folder / "model.txt").write_text(world.model.booster.model_to_string())
+        (folder / "trees.pickle").write_bytes(pickle.dumps(shap_trees(world.model.trees)))
         (folder / "model.onnx").write_bytes(world.model.onnx)
         self._store = FeatureStore(repo_path=str(folder))
         kinds = entities()

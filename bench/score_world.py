@@ -40,7 +40,7 @@ from models.explain import PathDependentTrees
 from models.explain._trees import path_dependent_tables
 from models.export import export_lightgbm
 from models.manifest import reason_code
-from models.trees import read_trees
+from models.trees import Ensemble, read_trees
 
 PROJECT, SERVICE, MODEL = "bench", "sixty", "bench_risk"
 KINDS = {"advertiser": "advertiser_id", "creator": "creator_id", "ip": "ip", "device": "device_id"}
@@ -66,11 +66,11 @@ Key = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Trained:
-    """A published model: the bundle as a server has it, and path-dependent explanations of the same trees."""
+    """A published model: the bundle as a server has it, its graph and trees, and their path-dependent explanations."""
 
     bundle: Bundle
-    booster: lightgbm.Booster
     onnx: bytes
+    trees: Ensemble
     by_covers: PathDependentTrees
 
 
@@ -185,8 +185,7 @@ class World:
         for column, kind in enumerate(KINDS):
             places = self.features_of(kind)
             rows[:, places] = each[mixed[:, column]][:, places]
-        booster = _train(rows)
-        onnx = export_lightgbm(booster)
+        onnx = export_lightgbm(_train(rows))
         card = ModelCard(
             model_name=MODEL,
             label="drawn",
@@ -199,8 +198,9 @@ class World:
         models = home.model_store()
         version = models.publish(draft)
         models.set_alias(MODEL, CHAMPION, version, at_ms=_now_ms(), by="bench")
-        covers = PathDependentTrees(path_dependent_tables(read_trees(read_graph(onnx))), "covers")
-        return Trained(models.load(MODEL, version), booster, onnx, covers)
+        trees = read_trees(read_graph(onnx))
+        by_covers = PathDependentTrees(path_dependent_tables(trees), "covers")
+        return Trained(models.load(MODEL, version), onnx, trees, by_covers)
 
 
 def feature_names(plan: ReadPlan) -> list[str]:

@@ -1,17 +1,18 @@
 """The scoring endpoint that one would put together of Ray Serve, FastAPI, Feast, ONNX Runtime and shap, as the
 documentation of each shows it. `build` is what Ray Serve's config file names.
 
-It is given a folder: `feature_store.yaml` with its registry, `model.onnx`, `model.txt` (the same trees as LightGBM
-has them, for shap) and `features.json` (the names of the model's inputs, in order).
+It is given a folder: `feature_store.yaml` with its registry, `model.onnx`, `trees.pickle` (the same trees as shap takes
+them: its own code explains them faster than LightGBM does, which it calls for a booster) and `features.json` (the names
+of the model's inputs, in order).
 
 Annotations are objects here and no text: Ray Serve hands FastAPI's functions on without what their names mean.
 """
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 import onnxruntime
 import shap
@@ -64,7 +65,7 @@ class Scoring:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
-        self.explainer = shap.TreeExplainer(lightgbm.Booster(model_file=str(folder / "model.txt")))
+        self.explainer = shap.TreeExplainer({"trees": pickle.loads((folder / "trees.pickle").read_bytes())})
 
     @api.get("/readyz")
     def ready(self) -> str:
@@ -78,7 +79,7 @@ class Scoring:
         values = [found[name][0] for name in self.names]
         row = np.array([values], dtype=np.float64)
         (score,) = self.session.run(["score"], {"features": row})
-        attributions = np.asarray(self.explainer.shap_values(row))[0]
+        attributions = np.asarray(self.explainer.shap_values(row, check_additivity=False)).reshape(-1)
         strongest = np.argsort(-np.abs(attributions))[:TOP_REASONS]
         reasons = [Reason(feature=self.names[i], value=values[i], attribution=attributions[i]) for i in strongest]
         return Answer(score=score[0, 0], reasons=reasons)

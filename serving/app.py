@@ -149,7 +149,7 @@ class _RayServeLog(logging.Handler):
 
 def _begin_log(log_format: str) -> None:
     if log_format == "json":
-        log_as_json(sys.stderr)
+        log_as_json(sys.__stderr__ or sys.stderr)  # Ray Serve takes the other for its own log, and keeps it in memory
         return
     package = logging.getLogger(_PACKAGE)
     package.setLevel(logging.INFO)

@@ -8,6 +8,7 @@ request is about other actors. `--quick` is for tries: one round, and no half a 
 
 from __future__ import annotations
 
+import signal
 import statistics
 import sys
 import tempfile
@@ -105,6 +106,7 @@ class Rounds:
 def run(as_json: bool) -> None:
     """Compare the values, then take turns, then offer too much and watch the memory."""
     scale = QUICK if "--quick" in sys.argv else FULL
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that an HAProxy does not outlive whoever is stopped
     with (
         tempfile.TemporaryDirectory() as folder,
         Valkey(Path(folder) / "valkey") as valkey,

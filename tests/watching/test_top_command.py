@@ -78,7 +78,7 @@ def test_one_snapshot_tells_of_what_is_asked_now(url: str) -> None:
     assert "100.0%" in model, "one verdict has all answers"
     assert row(output, "breaker").split() == ["breaker", "closed"]
     assert row(output, "decision log").split()[-1] == "none"
-    assert "MiB" in row(output, "replica ")
+    assert "MiB" in row(output, "under way")
     for view in ("ip_clicks", "device", "click_ratios"):
         assert view in output
 

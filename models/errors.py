@@ -11,6 +11,7 @@ ModelError
     ├── BundleCorruptError    contents differ from what was published
     ├── GoldenMismatchError   this machine computes other values than those published
     ├── AliasMovedError       somebody else changed the same alias meanwhile
+    ├── RolloutMovedError     somebody else changed the same rollout meanwhile
     ├── StoreUnavailableError the store's service did not answer
     ├── UnsupportedStoreError this kind of store cannot be opened, or cannot do this safely
     └── UnsafeNameError       a name that could leave the store
@@ -61,6 +62,10 @@ class GoldenMismatchError(BundleError):
 
 class AliasMovedError(BundleError):
     """Somebody else changed the same alias meanwhile."""
+
+
+class RolloutMovedError(BundleError):
+    """Somebody else changed the same rollout meanwhile."""
 
 
 class StoreUnavailableError(BundleError):

@@ -85,7 +85,7 @@ class ModelStore:
         finds each file as it should be, or damaged still and refused by its hash.
         Raises UnsupportedModelError, InputError or BundleError; then nothing was published.
         """
-        model = _checked(draft.card.model_name)
+        model = checked_name(draft.card.model_name)
         files = build_files(draft)
         version = version_of(files[MANIFEST])
         folder = f"{model}/{version}"
@@ -116,7 +116,7 @@ class ModelStore:
         if _VERSION.fullmatch(alias_or_version):
             return alias_or_version
         aliases = self.aliases(model)
-        if _checked(alias_or_version) not in aliases:
+        if checked_name(alias_or_version) not in aliases:
             raise BundleNotFoundError(
                 f"model {model!r} has no alias {alias_or_version!r} (there are {sorted(aliases)}): "
                 "train and publish it, then set the alias"
@@ -139,7 +139,7 @@ class ModelStore:
         Raises AliasMovedError when it does not; BundleNotFoundError or BundleCorruptError when the version is not there
         intact; UnsupportedStoreError where two writers could not be told apart.
         """
-        _checked(alias)
+        checked_name(alias)
         expected = instead_of or self.aliases(model).get(alias)
         self._use(model, version, lambda directory: verified_contents(directory, version))
         for _ in range(_TRIES):
@@ -173,7 +173,7 @@ class ModelStore:
 
     def versions(self, model: str) -> list[str]:
         """Published versions of a model, sorted; empty for an unknown model."""
-        found = [name for name in self._storage.names(_checked(model)) if _VERSION.fullmatch(name)]
+        found = [name for name in self._storage.names(checked_name(model)) if _VERSION.fullmatch(name)]
         return [version for version in found if self._has(model, version)]
 
     def _holds(self, name: str, content: bytes) -> bool:
@@ -189,7 +189,7 @@ class ModelStore:
     def _use(self, model: str, version: str, use: Callable[[Path], T]) -> T:
         if not _VERSION.fullmatch(version):
             raise UnsafeNameError(f"{version!r} is no version: pass the 16 hexadecimal digits that publishing returned")
-        folder = f"{_checked(model)}/{version}"
+        folder = f"{checked_name(model)}/{version}"
 
         def files() -> list[str]:
             manifest = checked_manifest(self._storage.read(f"{folder}/{MANIFEST}", _JSON_BYTES_MAX), version)
@@ -210,7 +210,7 @@ class ModelStore:
         return numbers[-1], self._change(model, numbers[-1]).aliases
 
     def _numbers(self, model: str) -> list[int]:
-        names = self._storage.names(f"{_checked(model)}/{_ALIASES}")
+        names = self._storage.names(f"{checked_name(model)}/{_ALIASES}")
         return [int(found[1]) for found in map(_CHANGE.fullmatch, names) if found]
 
     def _change(self, model: str, number: int) -> _Change:
@@ -218,14 +218,15 @@ class ModelStore:
         return _decoded(name, self._storage.read(name, _JSON_BYTES_MAX), _Change)
 
     def _old_history(self, model: str) -> list[AliasChange]:
-        name = f"{_checked(model)}/{_OLD_ALIASES}"
+        name = f"{checked_name(model)}/{_OLD_ALIASES}"
         try:
             return _decoded(name, self._storage.read(name, _JSON_BYTES_MAX), list[AliasChange])
         except FileNotFoundError:
             return []
 
 
-def _checked(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The name of a model or alias itself. Raises UnsafeNameError for one that could be something else."""
     if not _NAME.fullmatch(name):
         raise UnsafeNameError(
             f"{name!r} is no name of a model or alias: use a lower-case letter, then up to 63 of a-z, 0-9, _ and -"

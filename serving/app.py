@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from ray import serve
@@ -23,6 +23,7 @@ from serving.errors import ModelLoadError, SettingsError
 from serving.fast_path import fast_path_notes
 from serving.json_logs import log_as_json
 from serving.policy import Policy
+from serving.rollouts import RolloutFollower
 from serving.scoring import ScoringService
 from serving.settings import Settings
 
@@ -32,17 +33,21 @@ MAX_QUEUED_REQUESTS = 256
 WAIT_BETWEEN_LOADS_S = 0.5
 
 _PACKAGE = "serving"
+_MS_PER_S = 1000
 _LOG = logging.getLogger(__name__)
 
 
 class UserConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `user_config` says: model name → alias or version, or policy.
 
+    rollouts: `store`: a model that has rollouts in the model store answers by the newest one, instead of what is said
+    here (`actor-risk rollout`); `off`: they are not looked at.
     wait_for_models_s: how long a server without any model waits for these to appear and fit, instead of failing at its
     start. /readyz says that it waits.
     """
 
     models: dict[str, str | Policy]
+    rollouts: Literal["store", "off"] = "store"
     wait_for_models_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
@@ -71,10 +76,16 @@ class Scoring:
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve the models that `user_config` names, without a restart."""
-        self._waiting = await apply_user_config(self._server.service, user_config)
+        if self._waiting is not None:
+            self._waiting.cancel()  # or it would load, later, what the config before this one said
+        server, settings = self._server, self._settings
+        self._waiting = await apply_user_config(server.rollouts, user_config)
         if self._following is None:
-            every_s = self._settings.registry_poll_ms / 1000
-            self._following = asyncio.gather(follow_registry(self._server.service, every_s), follow(self._server.gate))
+            self._following = asyncio.gather(
+                follow_registry(server.service, settings.registry_poll_ms / _MS_PER_S),
+                follow_rollouts(server.rollouts, settings.rollout_poll_ms / _MS_PER_S),
+                follow(server.gate),
+            )
 
 
 def _http_host() -> str | None:
@@ -94,20 +105,34 @@ async def follow_registry(service: ScoringService, every_s: float) -> None:
             _LOG.warning("the feature registry could not be read: %s", error)
 
 
-async def wait_for_models(service: ScoringService, config: UserConfig) -> None:
+async def follow_rollouts(rollouts: RolloutFollower, every_s: float) -> None:
+    """Take over what `actor-risk rollout` sets, looking every so often, for ever."""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await rollouts.follow()
+        except Exception as error:  # the next one may be another
+            _LOG.warning("the rollouts could not be followed: %s", error)
+
+
+async def wait_for_models(rollouts: RolloutFollower, config: UserConfig) -> None:
     """Load the models as soon as they can be loaded. Gives up, with the reason in the log, when the time is over."""
     deadline = time.monotonic() + config.wait_for_models_s
-    while not service.cards():
+    while not rollouts.has_models:
         try:
-            await service.load(config.models)
-        except ModelLoadError as error:
+            await _load(rollouts, config)
+        except Exception as error:  # whatever it is, it may pass
             if time.monotonic() > deadline:
                 _LOG.error("no model to serve after %.0f s: %s", config.wait_for_models_s, error)
                 return
             await asyncio.sleep(WAIT_BETWEEN_LOADS_S)
 
 
-async def apply_user_config(service: ScoringService, user_config: object) -> asyncio.Task[None] | None:
+async def _load(rollouts: RolloutFollower, config: UserConfig) -> None:
+    await rollouts.load(config.models, by_rollouts=config.rollouts == "store")
+
+
+async def apply_user_config(rollouts: RolloutFollower, user_config: object) -> asyncio.Task[None] | None:
     """Load what `{"models": {name: alias or version}}` names, or give the task that waits for it.
 
     Raises ModelLoadError while nothing is served yet. Later a config that cannot be served is refused and the old
@@ -116,11 +141,11 @@ async def apply_user_config(service: ScoringService, user_config: object) -> asy
     """
     try:
         config = parse_user_config(user_config)
-        if config.wait_for_models_s and not service.cards():
-            return asyncio.create_task(wait_for_models(service, config))
-        await service.load(config.models)
+        if config.wait_for_models_s and not rollouts.has_models:
+            return asyncio.create_task(wait_for_models(rollouts, config))
+        await _load(rollouts, config)
     except Exception as error:  # whatever it is, an outage is the worse answer to a wrong config
-        if not service.cards():
+        if not rollouts.has_models:
             raise
         _LOG.error("the new user_config is refused, the old models stay: %s", error)
     return None

@@ -17,6 +17,7 @@ from materialize.online import open_reader
 from materialize.stream.errors import StreamError
 from materialize.stream.log import EventLog, EventLogProducer, EventLogSettings, KafkaLogSettings
 from materialize.stream.open_log import log_settings, open_event_log
+from models.rollouts import Rollouts
 from models.store import ModelStore
 from serving.access import Gate, open_gate
 from serving.asgi import ScoringApp
@@ -28,6 +29,7 @@ from serving.errors import SettingsError
 from serving.events import EventIntake
 from serving.feast_api import FeastApi
 from serving.first_answers import FirstAnswers
+from serving.rollouts import RolloutFollower
 from serving.scoring import ScoringService
 from serving.settings import Settings
 from serving.shipping import LAYOUTS_TOPIC, TOPIC, Shipper
@@ -44,9 +46,11 @@ _FILE_NAME_ODD = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The parts of a server that its host needs: `service` to load models, `app` to answer, `gate` to follow keys."""
+    """The parts of a server that its host needs: `service` answers, `rollouts` loads its models and follows what is
+    rolled out, `app` is its HTTP, `gate` follows keys."""
 
     service: ScoringService
+    rollouts: RolloutFollower
     app: ScoringApp
     gate: Gate
 
@@ -57,7 +61,7 @@ def system_clock() -> Clock:
 
 
 def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
-    """A server without models: call `service.load` next. `notes` are shown by /readyz.
+    """A server without models: call `rollouts.load` next. `notes` are shown by /readyz.
 
     Reads the Feast registry, which takes a moment; connects to Redis and the stream at their first use.
     """
@@ -106,7 +110,8 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         first_answers=FirstAnswers(reader.short_lived(ANSWERS_PREFIX), secrets.token_bytes),
         finder=DecisionLookup(settings.decisions, settings.decisions_archive),
     )
-    return Server(service, app, gate)
+    rollouts = RolloutFollower(service, Rollouts(settings.models, settings.model_cache), clock)
+    return Server(service, rollouts, app, gate)
 
 
 def _tracing(settings: Settings) -> tuple[Tracing | None, Callable[[], None]]:

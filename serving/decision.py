@@ -248,6 +248,9 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     feature_count: int
     thresholds: Thresholds
     metrics: Annotated[dict[str, float], Meta(description="measured on a later time span than the training's")]
+    mode: Annotated[Mode, Meta(description="what it does under this name")] = "live"
+    share: Annotated[float, Meta(description="of the actors it answers about; 0 for a shadow, and while off")] = 1.0
+    rollout: Annotated[int, Meta(description="the rollout that says so; 0: the server's configuration does")] = 0
 
 
 class ModelList(Struct, frozen=True):

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from serving.answering import ModelRounds
-from serving.decision import Mode
+from serving.decision import Mode, ModelCard
 from serving.loading import ServedModel
-from serving.policy import Policy, is_canary
+from serving.policy import Choice, Policy, is_canary
 
 
 @dataclass(frozen=True, slots=True)
 class Lineup:
-    """`models`: alias or version → that model, for each that the policy names."""
+    """`models`: alias or version → that model, for each that the policy names. `rollout`: the number of the rollout
+    whose policy it is, 0 for that of the configuration."""
 
     name: str
     policy: Policy
     models: Mapping[str, ModelRounds]
+    rollout: int
 
     @property
     def champion(self) -> ModelRounds:
@@ -31,13 +35,32 @@ class Lineup:
             return self.models[canary.model], "canary"
         return self.champion, "live"
 
+    def cards(self) -> list[ModelCard]:
+        """Each model, the champion first, and what it does here."""
+        return [
+            replace(model.served.card, mode=self._mode(called), share=self._share(called), rollout=self.rollout)
+            for called, model in self.models.items()
+        ]
+
+    def _mode(self, called: str) -> Mode:
+        if called == self.policy.champion:
+            return "live"
+        return "canary" if self.policy.canary is not None and called == self.policy.canary.model else "shadow"
+
+    def _share(self, called: str) -> float:
+        """Of the actors whom it answers about."""
+        policy, mode = self.policy, self._mode(called)
+        canary = 0.0 if policy.canary is None else policy.canary.share
+        return 0.0 if not policy.is_on or mode == "shadow" else canary if mode == "canary" else 1 - canary
+
     def shadows(self) -> Iterable[ModelRounds]:
         """Whose scores are only logged."""
         return (self.models[name] for name in self.policy.shadows)
 
 
 def lineup_of(
-    name: str, policy: Policy, models: Mapping[str, ServedModel], rounds_of: Callable[[ServedModel], ModelRounds]
+    name: str, choice: Choice, models: Mapping[str, ServedModel], rounds_of: Callable[[ServedModel], ModelRounds]
 ) -> Lineup:
     """The lineup of loaded models, alias or version → model."""
-    return Lineup(name, policy, {called: rounds_of(model) for called, model in models.items()})
+    rounds = {called: rounds_of(model) for called, model in models.items()}
+    return Lineup(name, choice.policy, rounds, choice.rollout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from serving.drift import ScoreReference, reference_of
 from serving.errors import ModelLoadError
 from serving.inputs import InputReader
 from serving.logged import FeatureLayout, layout_of
-from serving.policy import Policy
+from serving.policy import Choice, Policy
 from serving.ports import FeatureSource, Model, ModelSource
 
 
@@ -46,25 +46,66 @@ class ServedModel:
     reference: ScoreReference
 
 
-def load_models(
-    source: ModelSource, reader: FeatureSource, policies: Mapping[str, Policy]
-) -> dict[str, dict[str, ServedModel]]:
-    """The models of each name's policy (alias or version → model), checked against the registry as it is now.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What can be served under a name: the choice, its models (alias or version → model), and why the choices before
+    it were refused."""
 
-    Raises ModelLoadError, saying what to do, when there is none, or one cannot be served.
+    choice: Choice
+    models: Mapping[str, ServedModel]
+    refusals: Sequence[str]
+
+
+class HeldModels:
+    """A source that has the models in memory that it was told to hold: a change of a policy loads only what is new."""
+
+    def __init__(self, source: ModelSource) -> None:
+        self._source = source
+        self._held: Mapping[tuple[str, str], Model] = {}
+
+    def load(self, model: str, alias_or_version: str) -> Model:
+        """A proven model. Raises models.errors.ModelError."""
+        version = self._source.resolve(model, alias_or_version)
+        return self._held.get((model, version)) or self._source.load(model, version)
+
+    def hold(self, served: Iterable[ServedModel]) -> None:
+        """Hold these, and no others."""
+        self._held = {(model.card.name, model.model.version): model.model for model in served}
+
+
+def load_models(
+    source: HeldModels, reader: FeatureSource, choices: Mapping[str, Sequence[Choice]]
+) -> dict[str, Loaded]:
+    """Of each name the first choice whose models can all be served, checked against the registry as it is now.
+
+    Raises ModelLoadError, saying what to do, when there is no name, or none of its choices can be served.
     """
-    if not policies:
+    if not choices:
         raise ModelLoadError("no model to serve: name at least one, such as {'ad_click_risk': 'champion'}")
-    loaded = {}
-    for name, policy in policies.items():
-        models = {alias: load_model(source, reader, name, alias, policy.thresholds) for alias in policy.names}
-        _check_canary(name, policy, models)
-        loaded[name] = models
-    return loaded
+    return {name: _first(source, reader, name, given) for name, given in choices.items()}
+
+
+def _first(source: HeldModels, reader: FeatureSource, name: str, choices: Sequence[Choice]) -> Loaded:
+    refusals: list[ModelLoadError] = []
+    for choice in choices:
+        try:
+            return Loaded(choice, _models_of(source, reader, name, choice), [str(error) for error in refusals])
+        except ModelLoadError as error:
+            refusals.append(error)
+    raise refusals[0]
+
+
+def _models_of(source: HeldModels, reader: FeatureSource, name: str, choice: Choice) -> dict[str, ServedModel]:
+    if choice.refusal is not None:
+        raise ModelLoadError(choice.refusal)
+    policy = choice.policy
+    models = {alias: load_model(source, reader, name, alias, policy.thresholds) for alias in policy.names}
+    _check_canary(name, policy, models)
+    return models
 
 
 def load_model(
-    source: ModelSource, reader: FeatureSource, name: str, alias: str, thresholds: Thresholds | None = None
+    source: HeldModels, reader: FeatureSource, name: str, alias: str, thresholds: Thresholds | None = None
 ) -> ServedModel:
     """The model that `alias` points at, checked against the registry. `thresholds`: instead of its own.
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import xxhash
 from msgspec import Meta, Struct
@@ -62,6 +62,15 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Every alias or version that it names, each once."""
         canary = [] if self.canary is None else [self.canary.model]
         return list(dict.fromkeys([self.champion, *canary, *self.shadows]))
+
+
+class Choice(NamedTuple):
+    """A policy that may be served, the number of the rollout that says so (0: the server's configuration), and why it
+    cannot be, if that is known already."""
+
+    policy: Policy
+    rollout: int = 0
+    refusal: str | None = None
 
 
 def policy_of(said: str | Policy) -> Policy:

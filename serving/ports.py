@@ -13,6 +13,7 @@ from materialize.events import Event
 from materialize.online import FeatureMatrix, ReadPlan
 from models.explain import Explanation
 from models.manifest import Manifest
+from models.rollouts import Rollout
 from models.scorer import Scores
 from serving.logged import FeatureLayout, LoggedDecision
 
@@ -78,6 +79,22 @@ class ModelSource(Protocol):
 
     def load(self, model: str, alias_or_version: str) -> Model:
         """A proven model. Raises models.errors.ModelError."""
+        ...
+
+    def resolve(self, model: str, alias_or_version: str) -> str:
+        """The version meant by an alias, or the version itself. Raises models.errors.ModelError."""
+        ...
+
+
+class RolloutSource(Protocol):
+    """What is rolled out: `models.rollouts.Rollouts`. All of it raises models.errors.ModelError."""
+
+    def newest(self, model: str, beyond: int = 0) -> Rollout | None:
+        """The entry that counts, if its number is above `beyond`."""
+        ...
+
+    def history(self, model: str, last: int | None = None) -> list[Rollout]:
+        """The entries, or the `last` so many of them, oldest first."""
         ...
 
 

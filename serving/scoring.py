@@ -28,9 +28,9 @@ from serving.identifiers import (
 )
 from serving.inputs import TopicEvent
 from serving.lineup import Lineup, lineup_of
-from serving.loading import ServedModel, load_models, with_plan
+from serving.loading import HeldModels, Loaded, ServedModel, load_models, with_plan
 from serving.logged import FeatureLayout, LoggedDecision, logged_decision
-from serving.policy import Policy, policy_of
+from serving.policy import Choice, Policy, policy_of
 from serving.ports import DecisionLog, FeatureSource, ModelSource, Publisher
 from serving.telemetry import ServiceState, Telemetry
 from serving.trace_context import Tracing
@@ -44,6 +44,7 @@ FREE_FOR_PATIENT = 0.5
 """Patient ones can best come back later: they are taken only while so much of the capacity is free."""
 SHADOWS_MAX = 256
 """Shadows that may wait; beyond, they are left out."""
+NO_LINEUPS: Mapping[str, Lineup] = {}
 
 _NS_PER_S = 1e9
 _LOG = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class ScoringService:
         self.telemetry = telemetry or Telemetry()
         self.tracing = tracing
         self._reader = reader
-        self._source = source
+        self._source = HeldModels(source)
         self._publisher = publisher
         self._clock = clock
         self._random_bytes = random_bytes
@@ -85,6 +86,8 @@ class ScoringService:
         self._loading = asyncio.Lock()
         self._load_failure: str | None = None
         self._left_behind: list[str] = []
+        self._refusals: Mapping[str, str] = {}
+        self._told: Mapping[str, str] = {}
 
     async def load(self, policies: Mapping[str, str | Policy]) -> None:
         """Serve these models (name → policy, or alias or version) and no others, from one request to the next.
@@ -92,18 +95,56 @@ class ScoringService:
         All of them are loaded and checked beside the old ones first; reading and proving bundles happens in a thread.
         Of two loads at once the later one counts. Raises ModelLoadError, and then the old models stay.
         """
-        wanted = {name: policy_of(said) for name, said in policies.items()}
+        await self.load_first({name: [Choice(policy_of(said))] for name, said in policies.items()})
+
+    async def load_first(self, choices: Mapping[str, Sequence[Choice]]) -> None:
+        """The same by the first of each name's choices whose models can all be served."""
         async with self._loading:
             try:
-                await self._read_registry()
-                loaded = await asyncio.to_thread(load_models, self._source, self._reader, wanted)
+                loaded = await self._loaded(choices)
             except Exception as error:
                 self._load_failure = str(error) or repr(error)
                 raise
-            self._lineups = {
-                name: lineup_of(name, wanted[name], models, self._rounds) for name, models in loaded.items()
-            }
+            self._serve(loaded)
             self._load_failure, self._left_behind = None, []
+            self._refusals = {
+                name: _refusal(name, choices[name][0], one.refusals[0]) for name, one in loaded.items() if one.refusals
+            }
+
+    async def change(self, name: str, choice: Choice) -> None:
+        """Serve one name by another policy; nothing changes for the others, nor, if this raises ModelLoadError, for it.
+
+        Of its models those are loaded that are not served under this name now, nor were before the last change.
+        """
+        async with self._loading:
+            try:
+                loaded = await self._loaded({name: [choice]})
+            except ModelLoadError as error:
+                self._refusals = {**self._refusals, name: _refusal(name, choice, str(error))}
+                raise
+            self._serve(loaded, self._lineups)
+            self._refusals = {other: told for other, told in self._refusals.items() if other != name}
+
+    async def _loaded(self, choices: Mapping[str, Sequence[Choice]]) -> dict[str, Loaded]:
+        await self._read_registry()
+        return await asyncio.to_thread(load_models, self._source, self._reader, choices)
+
+    def _serve(self, loaded: Mapping[str, Loaded], others: Mapping[str, Lineup] = NO_LINEUPS) -> None:
+        """Swap in what was loaded, and hold what it replaces: going back to it is instant."""
+        before = self._lineups
+        fresh = {name: lineup_of(name, one.choice, one.models, self._rounds) for name, one in loaded.items()}
+        self._lineups = {**others, **fresh}
+        held = (*before.values(), *self._lineups.values())
+        self._source.hold(model.served for lineup in held for model in lineup.models.values())
+
+    def rollout(self, name: str) -> int:
+        """The number of the rollout that a model is served by; 0 for the configuration's policy, or no such model."""
+        lineup = self._lineups.get(name)
+        return 0 if lineup is None else lineup.rollout
+
+    def tell(self, about: str, note: str | None) -> None:
+        """Put a note about something into /readyz, in the place of the one before, or take it away."""
+        self._told = {key: told for key, told in {**self._told, about: note}.items() if told is not None}
 
     async def follow_registry(self) -> bool:
         """Read by what the registry says now, from one request to the next, if it has changed. Returns whether it has.
@@ -139,7 +180,7 @@ class ScoringService:
                 models[called] = with_plan(model.served, self._reader.plan(model.served.plan.service))
             except (ModelLoadError, OnlineStoreError, DefinitionError) as error:
                 left_behind.append(f"the registry has changed, the last definitions stay: {error}")
-        return lineup_of(lineup.name, lineup.policy, models, self._rounds)
+        return lineup_of(lineup.name, Choice(lineup.policy, lineup.rollout), models, self._rounds)
 
     def _rounds(self, served: ServedModel) -> ModelRounds:
         """A round under way ends with the model that it began with."""
@@ -147,7 +188,7 @@ class ScoringService:
 
     def cards(self) -> list[ModelCard]:
         """The served models, under each name the champion first."""
-        return [model.served.card for lineup in self._lineups.values() for model in lineup.models.values()]
+        return [card for lineup in self._lineups.values() for card in lineup.cards()]
 
     def served(self, name: str) -> ServedModel:
         """The champion under a name. Raises UnknownModelError, or ModelOffError."""
@@ -178,7 +219,7 @@ class ScoringService:
         if away is not None:
             needed = any(lineup.policy.store_away == "refuse" for lineup in self._lineups.values())
             (reasons if needed else notes).append(away)
-        notes += self._left_behind
+        notes += [*self._refusals.values(), *self._left_behind, *self._told.values()]
         if not self._publishing_works:
             notes.append("the last event could not be published to the stream")
         notes += [f"{name} is switched off" for name, lineup in self._lineups.items() if not lineup.policy.is_on]
@@ -410,6 +451,10 @@ class ScoringService:
             decision_id(now_ms, self._random_bytes(DECISION_RANDOM_BYTES)),
             given or self._random_bytes(TRACE_RANDOM_BYTES).hex(),
         )
+
+
+def _refusal(name: str, choice: Choice, why: str) -> str:
+    return f"rollout {choice.rollout} of {name} is refused, an earlier one stays: {why}"
 
 
 def _decision(

@@ -55,7 +55,7 @@ class Settings:
                                                               OTEL_EXPORTER_OTLP_ENDPOINT, …_OTLP_TRACES_ENDPOINT
     log_format      json: lines on standard error, each with the trace id of its request
                                                               ACTOR_RISK_LOG_FORMAT, default text
-    body_bytes_max, redis_timeout_ms, publish_timeout_ms, ingest_timeout_ms, registry_poll_ms
+    body_bytes_max, redis_timeout_ms, publish_timeout_ms, ingest_timeout_ms, registry_poll_ms, rollout_poll_ms
                                                               ACTOR_RISK_… in upper case
 
     <home> is ACTOR_RISK_HOME, default .local. Relative paths start at the working directory. The HTTP port belongs to
@@ -87,6 +87,7 @@ class Settings:
     publish_timeout_ms: int
     ingest_timeout_ms: int
     registry_poll_ms: int
+    rollout_poll_ms: int
 
     @property
     def has_access(self) -> bool:
@@ -124,6 +125,7 @@ class Settings:
             publish_timeout_ms=_positive(environ, "PUBLISH_TIMEOUT_MS", 250),
             ingest_timeout_ms=_positive(environ, "INGEST_TIMEOUT_MS", 2_000),
             registry_poll_ms=_positive(environ, "REGISTRY_POLL_MS", 10_000),
+            rollout_poll_ms=_positive(environ, "ROLLOUT_POLL_MS", 1_000),
         )
 
 

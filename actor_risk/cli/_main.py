@@ -21,6 +21,7 @@ COMMANDS = {
     "dead-letters": ("_dead_letters", "Look at events that could not be used, and send them again."),
     "train": ("_models", "Build a training set, train, publish, make it champion."),
     "models": ("_bundles", "Import a model, look at models and versions, set aliases."),
+    "rollout": ("_rollout", "Say what answers: champion, canary, shadows, thresholds, on or off; and go back."),
     "serve": ("_serving", "Run the scoring application."),
     "keys": ("_keys", "API keys of those who may ask: make, list, revoke."),
     "score": ("_serving", "Ask a running scoring application."),
@@ -101,6 +102,7 @@ def main() -> None:
       actor-risk dead-letters list       events that could not be used, and why
       actor-risk train                   models from point-in-time features
       actor-risk models list             what there is; import one made elsewhere
+      actor-risk rollout --help          what answers: canary, shadows, kill switch
       actor-risk serve                   the HTTP endpoint (leave it running)
       actor-risk keys --help             who may ask it, when others than this machine shall
       actor-risk score --help            ask it

@@ -29,6 +29,7 @@ from materialize.online import (
 from materialize.online._row_reader import RowReader
 from models import BundleDraft, Feature, ModelCard, ModelStore, ReasonText, Service, Thresholds
 from models.export import export_trees
+from models.rollouts import Rollouts
 from models.trees import Ensemble, Tree, TreeBuilder
 from serving.asgi import ScoringApp
 from serving.clock import Clock
@@ -38,6 +39,7 @@ from serving.events import EventIntake
 from serving.first_answers import FirstAnswers
 from serving.logged import FeatureLayout, LoggedDecision
 from serving.ports import AnswerStore, DecisionFinder, DecisionLog, LogCounts
+from serving.rollouts import RolloutFollower
 from serving.scoring import ScoringService
 from serving.trace_context import Tracing
 
@@ -266,6 +268,7 @@ class World:
     publisher: MemoryPublisher
     store: ModelStore
     service: ScoringService
+    rollouts: RolloutFollower
     app: ScoringApp
     shut_downs: list[None]
 
@@ -389,10 +392,11 @@ def build_world(
     answers: AnswerStore | None = None,
     finder: DecisionFinder | None = None,
     tracing: Tracing | None = None,
+    store: ModelStore | None = None,
 ) -> World:
     """A server without models, over a new model store in `root`; its clock, unless one is given, stands at NOW_MS, and
     its stopwatch ticks."""
-    features, publisher, store = MemoryFeatures(), MemoryPublisher(), ModelStore(root)
+    features, publisher, store = MemoryFeatures(), MemoryPublisher(), store or ModelStore(root)
     ticks, tokens, shut_downs = itertools.count(0, 250_000), itertools.count(1), list[None]()
 
     async def shut_down() -> None:
@@ -421,7 +425,8 @@ def build_world(
         first_answers=None if answers is None else FirstAnswers(answers, secrets.token_bytes),
         finder=finder,
     )
-    return World(features, publisher, store, service, app, shut_downs)
+    rollouts = RolloutFollower(service, Rollouts(root), clock)
+    return World(features, publisher, store, service, rollouts, app, shut_downs)
 
 
 def loaded_world(root: Path) -> World:

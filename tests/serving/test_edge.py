@@ -36,7 +36,7 @@ def test_header_fields_that_are_no_text_do_not_reach_ray_serve() -> None:
 
 
 def test_a_user_config_names_the_models_to_serve(world: World) -> None:
-    asyncio.run(apply_user_config(world.service, {"models": CHAMPION}))
+    asyncio.run(apply_user_config(world.rollouts, {"models": CHAMPION}))
     assert [card.name for card in world.service.cards()] == [SERVICE]
 
 
@@ -47,10 +47,10 @@ def test_a_wrong_user_config_fails_a_new_replica_but_leaves_a_serving_one_as_it_
     world: World, empty_world: World, wrong: object
 ) -> None:
     before = world.service.cards()
-    asyncio.run(apply_user_config(world.service, wrong))
+    asyncio.run(apply_user_config(world.rollouts, wrong))
     assert world.service.cards() == before
     with pytest.raises(ModelLoadError):
-        asyncio.run(apply_user_config(empty_world.service, wrong))
+        asyncio.run(apply_user_config(empty_world.rollouts, wrong))
 
 
 def test_a_new_server_may_wait_for_its_models(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_new_server_may_wait_for_its_models(tmp_path: Path) -> None:
 
     async def scene() -> None:
         config = {"models": CHAMPION, "wait_for_models_s": 60}
-        waiting = await apply_user_config(empty_world.service, config)
+        waiting = await apply_user_config(empty_world.rollouts, config)
         assert waiting is not None
         assert not (await empty_world.service.readiness()).ready
         publish_model(empty_world.store)

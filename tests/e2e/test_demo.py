@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from materialize.events import TOPICS
 READY_S = 300.0
 ACTOR_RISK = (sys.executable, "-m", "actor_risk.cli")
 ACTORS = 25
+NO_SERVERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 class Commands:
     """`actor-risk` in a home of its own, as on a fresh machine."""
 
-    def __init__(self, root: Path, project_root: Path) -> None:
+    def __init__(self, root: Path, project_root: Path, servers: Mapping[str, str] = NO_SERVERS) -> None:
+        """`servers`: addresses by the variables that name them; without, it starts its own."""
         kept = {n: v for n, v in os.environ.items() if n not in ("REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")}
-        self._environ = {**kept, "ACTOR_RISK_HOME": str(root), "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+        self._environ = {**kept, **servers, "ACTOR_RISK_HOME": str(root), "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
         self._project_root = project_root
         self.home = Home.from_environment(self._environ)
         self.output = root / "command.out"

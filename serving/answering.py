@@ -70,6 +70,17 @@ class ModelRounds:
             self._answer, size_max=ROUND_MAX, shared=(OnlineStoreUnavailableError,)
         )
 
+    async def warm_up(self) -> None:
+        """Answer once, and two at once, about nobody: what is compiled, mapped or connected at its first use is then.
+
+        Raises OnlineStoreUnavailableError.
+        """
+        plan = self.served.plan
+        entities: dict[str, str | int] = {key.name: "" if key.kind == "STRING" else 0 for key in plan.join_keys}
+        nobody = Inputs(entities, None, {field.name: None for field in plan.request_fields}, 0)
+        for count in (1, 2):
+            await self._answer([Asked(nobody, "full", None)] * count)
+
     async def _answer(self, asked: Sequence[Asked]) -> list[Scored]:
         monotonic_ns, begun_ns, read_ms = self._clock.monotonic_ns, self._clock.monotonic_ns(), self._clock.now_ms()
         times = [max(read_ms, ask.inputs.event_ms) for ask in asked]

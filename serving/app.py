@@ -28,7 +28,7 @@ from serving.scoring import ScoringService
 from serving.settings import Settings
 
 DEPLOYMENT = "scoring"
-MAX_ONGOING_REQUESTS = 64
+MAX_ONGOING_REQUESTS = 256
 MAX_QUEUED_REQUESTS = 256
 WAIT_BETWEEN_LOADS_S = 0.5
 
@@ -55,6 +55,7 @@ class Scoring:
     """One replica. Ray asks it for its ASGI application, then calls `reconfigure` with the user_config."""
 
     def __init__(self) -> None:
+        began = time.monotonic()
         self._waiting: asyncio.Task[None] | None = None
         self._following: asyncio.Future[Any] | None = None
         try:
@@ -67,6 +68,7 @@ class Scoring:
                 _LOG.info("Ray Serve's fast path (HAProxy and throughput mode) is on")
             require_access_beyond_loopback(self._settings, _http_host())
             self._server = build_server(self._settings, notes)
+            _LOG.info("set up in %.2f s, %s", time.monotonic() - began, _cpu_so_far())
         except SettingsError as error:
             sys.stderr.write(f"{error}\n")  # Ray shows it to whoever runs the server; what it raises goes into files
             raise
@@ -92,6 +94,11 @@ def _http_host() -> str | None:
     """The address that Ray Serve listens at, proxies and replicas alike. Ray has no public way to ask for it."""
     host: str | None = _get_global_client().http_config.host
     return host
+
+
+def _cpu_so_far() -> str:
+    """What starting has cost this process until now, mostly imports."""
+    return f"{time.process_time():.1f} s of CPU since the process began"
 
 
 async def follow_registry(service: ScoringService, every_s: float) -> None:
@@ -129,7 +136,13 @@ async def wait_for_models(rollouts: RolloutFollower, config: UserConfig) -> None
 
 
 async def _load(rollouts: RolloutFollower, config: UserConfig) -> None:
+    """The first time the replica is not ready before it has answered."""
+    is_first, began = not rollouts.has_models, time.monotonic()
     await rollouts.load(config.models, by_rollouts=config.rollouts == "store")
+    if is_first:
+        loaded = time.monotonic()
+        await rollouts.warm_up()
+        _LOG.info("models loaded in %.2f s, warmed up in %.2f s", loaded - began, time.monotonic() - loaded)
 
 
 async def apply_user_config(rollouts: RolloutFollower, user_config: object) -> asyncio.Task[None] | None:

@@ -70,6 +70,10 @@ class RolloutFollower:
             if history and self._service.rollout(name) != history[-1].number:
                 self._note_refusal(name, history[-1].number)
 
+    async def warm_up(self) -> None:
+        """As `ScoringService.warm_up`."""
+        await self._service.warm_up()
+
     def _histories(self, names: Mapping[str, Policy]) -> dict[str, list[Rollout]]:
         return {name: self._source.history(name, BACK_MAX) for name in names}
 

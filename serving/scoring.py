@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -136,6 +137,13 @@ class ScoringService:
         self._lineups = {**others, **fresh}
         held = (*before.values(), *self._lineups.values())
         self._source.hold(model.served for lineup in held for model in lineup.models.values())
+
+    async def warm_up(self) -> None:
+        """Let each model answer once, about nobody, so that the first caller does not wait for what is slow once."""
+        with suppress(OnlineStoreUnavailableError):
+            for lineup in self._lineups.values():
+                for model in lineup.models.values():
+                    await model.warm_up()
 
     def rollout(self, name: str) -> int:
         """The number of the rollout that a model is served by; 0 for the configuration's policy, or no such model."""

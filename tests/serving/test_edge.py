@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from materialize.online import OnlineStoreUnavailableError
 from serving.app import DEPLOYMENT, MAX_ONGOING_REQUESTS, MAX_QUEUED_REQUESTS, app, apply_user_config
 from serving.edge import middlewares
-from serving.errors import ModelLoadError
+from serving.errors import ModelLoadError, TooManyRequestsError
+from serving.problems import KINDS
+from serving.scoring import UNDER_WAY_MAX
 from tests.serving.fakes import CHAMPION, SERVICE, World, build_world, publish_model
 
 CONFIG = Path(__file__).parents[2] / "ray_config.yaml"
@@ -77,3 +80,23 @@ def test_the_config_file_is_about_the_deployment_that_the_application_has() -> N
     assert deployment["max_ongoing_requests"] == MAX_ONGOING_REQUESTS
     assert deployment["max_queued_requests"] == MAX_QUEUED_REQUESTS
     assert config["http_options"]["host"] == "127.0.0.1"
+
+
+def test_what_is_too_much_is_refused_by_the_replica_before_ray_and_by_both_with_429() -> None:
+    """So that probes and scrapes get through to a replica that refuses scores."""
+    [deployment] = yaml.safe_load(CONFIG.read_text())["applications"][0]["deployments"]
+    assert deployment["backpressure_config"]["status_code"] == KINDS[TooManyRequestsError].status == 429
+    assert deployment["max_ongoing_requests"] > 2 * UNDER_WAY_MAX
+
+
+def test_the_first_answer_finds_everything_warm(world: World) -> None:
+    """What is compiled, mapped or connected at its first use was used before the replica is ready."""
+    asyncio.run(world.service.warm_up())
+    assert [read.entities for read in world.features.reads] == [{"ip": "", "device_id": ""}] * 3
+    assert world.publisher.published == []
+
+
+def test_without_the_store_a_replica_begins_all_the_same(world: World) -> None:
+    world.features.failure = OnlineStoreUnavailableError("away")
+    asyncio.run(world.service.warm_up())
+    assert asyncio.run(world.call("GET", "/readyz")).status == 503

@@ -14,18 +14,12 @@ WANTED = {
 }
 """Controller, proxies and replicas must all see these: set them before Ray starts."""
 
-QUICK = {"RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1"}
-"""Likewise, for replicas to tell their load every second; by default they do every 10 s, and bursts are over."""
-
 
 def fast_path_notes(environ: Mapping[str, str]) -> list[str]:
     """What is not as it should be, one line each; empty when the fast path is on."""
-    notes = {
-        "Ray Serve's fast path (HAProxy and throughput mode) is not fully on": WANTED,
-        "autoscaling hears of load too late": QUICK,
-    }
-    absent = {
-        note: [f"{name}={value}" for name, value in variables.items() if environ.get(name) != value]
-        for note, variables in notes.items()
-    }
-    return [f"{note}: set {' '.join(told)} before Ray starts" for note, told in absent.items() if told]
+    absent = [f"{name}={value}" for name, value in WANTED.items() if environ.get(name) != value]
+    if not absent:
+        return []
+    return [
+        f"Ray Serve's fast path (HAProxy and throughput mode) is not fully on: set {' '.join(absent)} before Ray starts"
+    ]

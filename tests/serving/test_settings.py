@@ -8,7 +8,7 @@ import pytest
 
 import serving
 from serving.errors import SettingsError
-from serving.fast_path import QUICK, WANTED, fast_path_notes
+from serving.fast_path import WANTED, fast_path_notes
 from serving.settings import Settings
 
 
@@ -74,11 +74,9 @@ def test_a_wrong_variable_is_refused_by_its_name(name: str, value: str) -> None:
 
 
 def test_the_fast_path_is_on_only_with_all_of_its_variables() -> None:
-    assert fast_path_notes(WANTED | QUICK) == []
-    [note] = fast_path_notes({**WANTED, **QUICK, "RAY_SERVE_ENABLE_HA_PROXY": "0"})
+    assert fast_path_notes(WANTED) == []
+    [note] = fast_path_notes({**WANTED, "RAY_SERVE_ENABLE_HA_PROXY": "0"})
     assert "set RAY_SERVE_ENABLE_HA_PROXY=1 before Ray starts" in note
-    [note] = fast_path_notes(WANTED)
-    assert note.startswith("autoscaling hears of load too late: set RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH")
 
 
 def test_the_package_exports_what_it_says() -> None:

@@ -51,6 +51,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 lock: $(INSTALLED)
 	$(UV_COMPILE) --all-extras -o requirements.lock pyproject.toml
 	echo uv | $(UV_COMPILE) -o bootstrap.lock -
+	$(UV_COMPILE) -c requirements.lock --extra avro --extra jwt --extra local --extra otel --extra train -o deploy/requirements.lock pyproject.toml
 	$(UV_COMPILE) -o bench/peers/requirements.lock bench/peers/requirements.in
 
 clean:

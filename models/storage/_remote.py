@@ -83,12 +83,12 @@ class RemoteStorage:
                 return use(self._brought(folder, files(), Path(passing)))
         kept = self._cache / folder
         if kept.is_dir() and not kept.is_symlink():
-            with suppress(BundleCorruptError, BundleNotFoundError):
+            with suppress(*_UNUSABLE):
                 return use(kept)
             with _alone(kept.parent):  # another process may have brought a good one meanwhile: it must not be taken
                 try:
                     return use(kept)
-                except (BundleCorruptError, BundleNotFoundError):
+                except _UNUSABLE:
                     _discard(kept)
         return self._keep(folder, files(), use, kept)
 
@@ -133,6 +133,10 @@ class RemoteStorage:
             raise
         except Exception as error:
             raise StoreUnavailableError(f"the model store {self._address} did not answer: {error!r}") from error
+
+
+_UNUSABLE = (BundleCorruptError, BundleNotFoundError, FileNotFoundError)
+"""What reading a copy may end with when it is damaged, or is taken away in the middle."""
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import numpy as np
 import xgboost
 
 from bench.bars import Bar, Findings
+from bench.gbdt import DEPTH, TREES, train_gbdt
 from bench.peers.tree_shap import catboost_forms, lightgbm_form, shap_forms, xgboost_form
 from bench.report import report
 from bench.timing import Item, Timed, WrongValuesError, alternate, each, fastest, rounded
@@ -34,7 +35,7 @@ from models.trees import Ensemble, read_trees
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-TREES, DEPTH, LEAVES, FEATURES, BACKGROUND = 300, 6, 64, 50, 1_000
+FEATURES, BACKGROUND = 50, 1_000
 TRAINING_ROWS, UNSEEN_ROWS, ROUNDS, ROWS, BATCH, BATCHES = 20_000, 6_000, 4, 150, 64, 4
 CHECKED_ROWS, SLOW_ROWS, SLOWEST_ROWS = 20, 40, 8
 _MADE_OF = bytes(32)
@@ -76,21 +77,7 @@ class _World:
     @classmethod
     def drawn(cls) -> _World:
         rows, labels = draw_rows(TRAINING_ROWS + UNSEEN_ROWS, seed=11)
-        booster = lightgbm.train(
-            {
-                "objective": "binary",
-                "num_leaves": LEAVES,
-                "max_depth": DEPTH,
-                "min_data_in_leaf": 5,
-                "learning_rate": 0.05,
-                "feature_fraction": 0.5,
-                "seed": 3,
-                "num_threads": 1,
-                "verbosity": -1,
-            },
-            lightgbm.Dataset(rows[:TRAINING_ROWS], labels[:TRAINING_ROWS]),
-            TREES,
-        )
+        booster = train_gbdt(rows[:TRAINING_ROWS], labels[:TRAINING_ROWS])
         onnx = export_lightgbm(booster)
         ensemble = read_trees(read_graph(onnx))
         interventional_tables(ensemble, rows[:BACKGROUND])  # compiles what is not compiled yet

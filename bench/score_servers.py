@@ -36,7 +36,7 @@ from models import CHAMPION
 from tests.models.builders import shap_trees
 
 REPLICA = "ray::ServeReplica"
-EXPERT_ONGOING_REQUESTS = 64
+EXPERT_ONGOING_REQUESTS = 256
 """As many as ours."""
 
 START_TIMEOUT_S = 300.0

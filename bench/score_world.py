@@ -29,6 +29,7 @@ from feast.types import Float64, Int64
 
 from actor_risk.home import Home
 from bench.actors import WINDOWS, draw_actors, is_integer
+from bench.gbdt import train_gbdt
 from bench.load import post
 from bench.tiles import full_row
 from materialize.definitions import BatchView, StreamView, open_feature_store
@@ -55,7 +56,7 @@ FUNCTIONS = {
 STORED = 9
 ACTORS = 1_000
 REQUESTS, BATCH_REQUESTS, BATCH = 4_000, 100, 100
-TREES, DEPTH, LEAVES, TRAINING_ROWS, BACKGROUND = 300, 6, 64, 20_000, 1_000
+TRAINING_ROWS, BACKGROUND = 20_000, 1_000
 GOLDEN_ROWS = 32
 AGE_MS = 60_000
 
@@ -299,18 +300,7 @@ def _train(rows: Floats) -> lightgbm.Booster:
     known = (known - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-9)
     risk = known @ rng.normal(size=rows.shape[1]) / 4 + np.sin(2 * known[:, 0]) + (known[:, 9] > 1) * (known[:, 20] < 0)
     labels = risk + rng.normal(size=len(rows)) > np.quantile(risk, 0.8)
-    settings = {
-        "objective": "binary",
-        "num_leaves": LEAVES,
-        "max_depth": DEPTH,
-        "min_data_in_leaf": 5,
-        "learning_rate": 0.05,
-        "feature_fraction": 0.5,
-        "seed": 3,
-        "num_threads": 1,
-        "verbosity": -1,
-    }
-    return lightgbm.train(settings, lightgbm.Dataset(rows, labels.astype(np.float64)), TREES)
+    return train_gbdt(rows, labels.astype(np.float64))
 
 
 def _now_ms() -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 NS_PER_MS = 1e6
+NS_PER_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +15,7 @@ class Clock:
 
     now_ms: Callable[[], int]
     monotonic_ns: Callable[[], int]
+
+    def left_s(self, until_ns: int) -> float:
+        """Seconds until a monotonic time; negative when it is over."""
+        return (until_ns - self.monotonic_ns()) / NS_PER_S

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from serving.access import Gate
-from serving.clock import Clock
+from serving.clock import NS_PER_S, Clock
 from serving.decision import BatchRequest, Decision, Problem, Question, ScoreRequest
 from serving.errors import InvalidFieldError, UnknownDecisionError
 from serving.fields import decode_json
@@ -33,7 +33,6 @@ RESERVE_S, RESERVE_SHARE = 0.002, 0.25
 """So much of a request's time, or this share of it if that is less, is kept for what comes after the score."""
 LINES_AT_ONCE = 32
 _IDEMPOTENCY_KEY_MAX = 255
-_NS_PER_S = 1e9
 
 _BATCH_DECODER = msgspec.json.Decoder(BatchRequest)
 
@@ -119,7 +118,7 @@ class ScoreApi:
         return await read_body(receive, self._body_bytes_max)
 
     def _left_s(self, until_ns: int | None, more_s: float = 0.0) -> float | None:
-        return None if until_ns is None else max(0.0, (until_ns - self._clock.monotonic_ns()) / _NS_PER_S + more_s)
+        return None if until_ns is None else max(0.0, self._clock.left_s(until_ns) + more_s)
 
     async def _score(
         self,
@@ -179,4 +178,4 @@ def until_ns_of(scope: Scope, since_ns: int) -> int | None:
         seconds = math.nan
     if not 0 < seconds <= TIMEOUT_MAX_S:
         raise InvalidFieldError(f"x-request-timeout-seconds is a number above 0, at most {TIMEOUT_MAX_S:g}")
-    return since_ns + int((seconds - min(RESERVE_S, RESERVE_SHARE * seconds)) * _NS_PER_S)
+    return since_ns + int((seconds - min(RESERVE_S, RESERVE_SHARE * seconds)) * NS_PER_S)

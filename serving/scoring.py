@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -47,7 +47,6 @@ SHADOWS_MAX = 256
 """Shadows that may wait; beyond, they are left out."""
 NO_LINEUPS: Mapping[str, Lineup] = {}
 
-_NS_PER_S = 1e9
 _LOG = logging.getLogger(__name__)
 
 
@@ -141,9 +140,8 @@ class ScoringService:
     async def warm_up(self) -> None:
         """Let each model answer once, about nobody, so that the first caller does not wait for what is slow once."""
         with suppress(OnlineStoreUnavailableError):
-            for lineup in self._lineups.values():
-                for model in lineup.models.values():
-                    await model.warm_up()
+            for model in self._served_models():
+                await model.warm_up()
 
     def rollout(self, name: str) -> int:
         """The number of the rollout that a model is served by; 0 for the configuration's policy, or no such model."""
@@ -205,7 +203,7 @@ class ScoringService:
     def state(self) -> ServiceState:
         """How things stand, for whoever watches."""
         waiting: dict[tuple[str, str], tuple[int, int]] = {}
-        for model in (model for lineup in self._lineups.values() for model in lineup.models.values()):
+        for model in self._served_models():
             key = (model.served.card.name, model.served.card.version)
             urgent, patient = waiting.get(key, (0, 0))
             waiting[key] = (urgent + model.rounds.waiting, patient + model.rounds.patient)
@@ -289,20 +287,11 @@ class ScoringService:
         publishing = self._publishing(inputs.scored) if request.publish_event else None
         scored = await self._scored(lineup.policy, model, Asked(inputs, request.explain, until_ns), patient=patient)
         scored_ns = self._clock.monotonic_ns()
-        answering_ms = scored.features_ms + scored.score_ms + scored.explain_ms
         undone = [*scored.degraded, *degraded]
         if publishing is not None:
             undone += await self._published(publishing, until_ns)
         end_ns = self._clock.monotonic_ns()
-        latency = Latency(
-            parse=(parsed_ns - since_ns) / NS_PER_MS,
-            wait=(scored_ns - parsed_ns) / NS_PER_MS - answering_ms,
-            features=scored.features_ms,
-            score=scored.score_ms,
-            explain=scored.explain_ms,
-            publish=(end_ns - scored_ns) / NS_PER_MS,
-            total=(end_ns - since_ns) / NS_PER_MS,
-        )
+        latency = _latency(scored, since_ns, parsed_ns, scored_ns, end_ns)
         decision = _decision(scored, mode, self._identity(request, traceparent, now_ms), undone, latency)
         model.tally.decided(decision)
         if self.tracing is not None:
@@ -314,11 +303,17 @@ class ScoringService:
 
     def require_capacity(self, patient: int = 0) -> None:
         """Raises TooManyRequestsError unless one more request can be answered soon, or so many patient ones later."""
-        waiting = sum(model.rounds.patient for lineup in self._lineups.values() for model in lineup.models.values())
         under_way_max = UNDER_WAY_MAX * FREE_FOR_PATIENT if patient else UNDER_WAY_MAX
-        if self._under_way >= under_way_max or (patient and waiting + patient > PATIENT_MAX):
+        if self._under_way >= under_way_max or (patient and self._patient() + patient > PATIENT_MAX):
             self._refused += 1
             raise TooManyRequestsError("more requests are under way than can be answered soon")
+
+    def _patient(self) -> int:
+        """How many patient ones wait, for all models together."""
+        return sum(model.rounds.patient for model in self._served_models())
+
+    def _served_models(self) -> Iterator[ModelRounds]:
+        return (model for lineup in self._lineups.values() for model in lineup.models.values())
 
     def require(self, model: str, patient: int) -> None:
         """Raises UnknownModelError or ModelOffError unless the model answers, TooManyRequestsError beyond capacity."""
@@ -341,7 +336,7 @@ class ScoringService:
             answer = model.rounds.ask(asked, patient=patient)
             if asked.until_ns is None:
                 return await answer
-            async with asyncio.timeout(self._left_s(asked.until_ns)):
+            async with asyncio.timeout(max(0.0, self._clock.left_s(asked.until_ns))):
                 return await answer
         except TimeoutError:
             instead = policy.late
@@ -352,9 +347,6 @@ class ScoringService:
             if instead == "refuse":
                 raise
         return model.unread(asked) if instead == "default" else model.fallback(asked, policy.fallback_score or 0.0)
-
-    def _left_s(self, until_ns: int) -> float:
-        return max(0.0, (until_ns - self._clock.monotonic_ns()) / _NS_PER_S)
 
     def _begin_shadow(self, model: ModelRounds, request: ScoreRequest, trace_id: str) -> None:
         """Score the same request by another model, for the log alone; left out, and counted, while too many wait."""
@@ -372,17 +364,8 @@ class ScoringService:
             _LOG.debug("a shadow did not score: %s", type(error).__name__)
             self._shadows_dropped += 1
             return
-        total_ms = (self._clock.monotonic_ns() - since_ns) / NS_PER_MS
-        answering_ms = scored.features_ms + scored.score_ms
-        latency = Latency(
-            parse=0.0,
-            wait=total_ms - answering_ms,
-            features=scored.features_ms,
-            score=scored.score_ms,
-            explain=0.0,
-            publish=0.0,
-            total=total_ms,
-        )
+        scored_ns = self._clock.monotonic_ns()
+        latency = _latency(scored, since_ns, since_ns, scored_ns, scored_ns)
         identity = Identity(decision_id(now_ms, self._random_bytes(DECISION_RANDOM_BYTES)), trace_id)
         decision = _decision(scored, "shadow", identity, scored.degraded, latency)
         model.tally.decided(decision)
@@ -405,7 +388,7 @@ class ScoringService:
         """What stays undone of a publication, by the request's deadline."""
         if until_ns is None or task.done():
             return await task
-        done, _ = await asyncio.wait([task], timeout=self._left_s(until_ns))
+        done, _ = await asyncio.wait([task], timeout=max(0.0, self._clock.left_s(until_ns)))
         return task.result() if done else ["event_publish_unconfirmed"]
 
     async def _publish(self, scored: TopicEvent) -> list[Degradation]:
@@ -463,6 +446,20 @@ class ScoringService:
 
 def _refusal(name: str, choice: Choice, why: str) -> str:
     return f"rollout {choice.rollout} of {name} is refused, an earlier one stays: {why}"
+
+
+def _latency(scored: Scored, since_ns: int, parsed_ns: int, scored_ns: int, end_ns: int) -> Latency:
+    """Where the time of an answer went, by when its stages ended."""
+    answering_ms = scored.features_ms + scored.score_ms + scored.explain_ms
+    return Latency(
+        parse=(parsed_ns - since_ns) / NS_PER_MS,
+        wait=(scored_ns - parsed_ns) / NS_PER_MS - answering_ms,
+        features=scored.features_ms,
+        score=scored.score_ms,
+        explain=scored.explain_ms,
+        publish=(end_ns - scored_ns) / NS_PER_MS,
+        total=(end_ns - since_ns) / NS_PER_MS,
+    )
 
 
 def _decision(

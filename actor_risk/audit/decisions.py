@@ -17,6 +17,7 @@ import msgspec
 import pyarrow.parquet as pq
 from msgspec import Raw, Struct
 
+from actor_risk.decision_records import Service, Version
 from actor_risk.errors import ActorRiskError
 
 PARQUET = ".parquet"
@@ -24,20 +25,6 @@ SLACK_DAYS = 1
 """A file is named for the day on which it was begun, and an as-of time may be a little ahead of the clock."""
 
 _BATCH_ROWS = 1_024
-
-
-class Version(Struct, frozen=True):
-    """A model by its version."""
-
-    name: str
-    version: str
-
-
-class Service(Struct, frozen=True):
-    """A feature service by the fingerprint of its definition."""
-
-    name: str
-    fingerprint: str
 
 
 class Answer(Struct, frozen=True):

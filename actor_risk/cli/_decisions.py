@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.logging import RichHandler
 
 from actor_risk.cli._shared import console, home, stop_on_signals
-from actor_risk.cli._stream import StartAt
+from actor_risk.cli._stream import start_option
 from actor_risk.errors import ActorRiskError
 from materialize.stream.log import Start
 
@@ -40,15 +40,7 @@ def decisions() -> None:
 @click.option(
     "--group", default="decisions-sink", show_default=True, help="Consumer group; sinks of one share the work."
 )
-@click.option(
-    "--from",
-    "start",
-    type=StartAt(),
-    default="earliest",
-    show_default=True,
-    metavar="earliest|latest|TIME",
-    help="Where a group begins that has never committed.",
-)
+@start_option()
 @click.option(
     "--every-s",
     type=click.FloatRange(min=0, min_open=True),

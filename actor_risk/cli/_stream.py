@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -32,6 +33,7 @@ WORKERS_MAX = 256
 SHOW_EVERY_S = 0.5
 
 Show = Callable[[StreamStatus], None]
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class StartAt(click.ParamType[Start]):
@@ -48,6 +50,19 @@ class StartAt(click.ParamType[Start]):
         return max(0, Instant().convert(value, param, ctx) - DEFAULT_SKEW_MS)
 
 
+def start_option(more: str = "") -> Callable[[Command], Command]:
+    """`--from`, of every command that reads the log as a group."""
+    return click.option(
+        "--from",
+        "start",
+        type=StartAt(),
+        default="earliest",
+        show_default=True,
+        metavar="earliest|latest|TIME",
+        help=f"Where a group begins that has never committed.{more}",
+    )
+
+
 @click.command()
 @click.option(
     "--workers",
@@ -57,15 +72,9 @@ class StartAt(click.ParamType[Start]):
     help="How many, one core each. More than the topics have partitions stand by.",
 )
 @click.option("--group", default=DEFAULT_GROUP, show_default=True, help="Consumer group; workers of one share topics.")
-@click.option(
-    "--from",
-    "start",
-    type=StartAt(),
-    default="earliest",
-    show_default=True,
-    metavar="earliest|latest|TIME",
-    help="Where a group begins that has never committed. TIME (2026-11-20T00:00:00Z): the end of a backfill, which "
-    "has everything before it; the group begins a minute earlier in the log, as events may be so far ahead.",
+@start_option(
+    " TIME (2026-11-20T00:00:00Z): the end of a backfill, which has everything before it; the group begins a minute "
+    "earlier in the log, as events may be so far ahead."
 )
 @click.option(
     "--format",

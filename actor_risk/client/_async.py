@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,7 +15,6 @@ from yarl import URL
 from actor_risk.client import _calls as calls
 from actor_risk.client._attempts import Attempts, Patience, credentials, retry_after_s
 from actor_risk.client._calls import OK, Answer, Call, Entities, Event, error_of
-from actor_risk.client._errors import ConnectionFailedError
 from serving.decision import Decision, Explain, ModelCard, Problem, Question, Readiness, StoredFeatures
 from serving.event_results import EventsAnswer
 
@@ -163,8 +161,7 @@ class AsyncClient:
         return self._opened
 
     def _attempts(self, call: Call[Any], timeout_s: float | None) -> Attempts:
-        patience = self._patience if timeout_s is None else replace(self._patience, timeout_s=timeout_s)
-        return Attempts(call, patience, self._headers)
+        return Attempts(call, self._patience.within(timeout_s), self._headers)
 
     async def _do(self, call: Call[T], timeout_s: float | None = None) -> T:
         attempts = self._attempts(call, timeout_s)
@@ -214,7 +211,7 @@ async def _whole(response: aiohttp.ClientResponse, attempts: Attempts) -> Answer
     try:
         body = await response.read()
     except (aiohttp.ClientError, OSError) as error:
-        raise _broken(error, attempts) from error
+        raise attempts.broken(error) from error
     return Answer(response.status, body, retry_after_s(response.headers.get("retry-after")))
 
 
@@ -222,14 +219,5 @@ async def _line(response: aiohttp.ClientResponse, attempts: Attempts) -> bytes:
     try:
         line = await response.content.readline()
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise _broken(error, attempts) from error
-    if not line.endswith(b"\n"):
-        raise ConnectionFailedError("the answer ended before all of it had come")
-    return line
-
-
-def _broken(error: Exception, attempts: Attempts) -> Exception:
-    """The error of an answer that began and did not end."""
-    if isinstance(error, TimeoutError):
-        return attempts.late()
-    return ConnectionFailedError(f"the answer broke off: {error or type(error).__name__}")
+        raise attempts.broken(error) from error
+    return calls.whole_line(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actor_risk.client._calls import Answer, Call
@@ -28,6 +28,10 @@ class Patience:
     monotonic: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
     """0 to 1: so that many who were refused together do not come back together."""
+
+    def within(self, timeout_s: float | None) -> Patience:
+        """The same within a call's own time, if it has one."""
+        return self if timeout_s is None else replace(self, timeout_s=timeout_s)
 
 
 class Attempts:
@@ -77,6 +81,12 @@ class Attempts:
     def late(self) -> DeadlineError:
         """The error of a call that took too long."""
         return DeadlineError(f"no answer within {self._patience.timeout_s:g} s")
+
+    def broken(self, error: Exception) -> ConnectionFailedError | DeadlineError:
+        """The error of an answer that began and did not end."""
+        if isinstance(error, TimeoutError):
+            return self.late()
+        return ConnectionFailedError(f"the answer broke off: {error or type(error).__name__}")
 
     def _pause(self, seconds: float) -> float | None:
         if self._retries >= self._patience.retries or seconds >= self._until_s - self._patience.monotonic():

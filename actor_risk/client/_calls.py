@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from msgspec import Raw, Struct
 
-from actor_risk.client._errors import ProblemError, UnexpectedAnswerError
+from actor_risk.client._errors import ConnectionFailedError, ProblemError, UnexpectedAnswerError
 from serving.decision import (
     BATCH_MAX,
     BatchRequest,
@@ -174,6 +174,13 @@ def error_of(answer: Answer) -> ProblemError | UnexpectedAnswerError:
         except msgspec.DecodeError:
             continue
     return _unexpected(answer)
+
+
+def whole_line(line: bytes) -> bytes:
+    """A line that came. Raises ConnectionFailedError for one that was cut off, or is none."""
+    if not line.endswith(b"\n"):
+        raise ConnectionFailedError("the answer ended before all of it had come")
+    return line
 
 
 def read_line(call: Call[T], line: bytes) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from types import TracebackType
 from typing import Any, TypeVar
@@ -14,7 +13,6 @@ from actor_risk.client import _calls as calls
 from actor_risk.client._attempts import Attempts, Patience, credentials, retry_after_s
 from actor_risk.client._calls import OK, Answer, Call, Entities, Event, error_of
 from actor_risk.client._connections import Connections
-from actor_risk.client._errors import ConnectionFailedError
 from serving.decision import Decision, Explain, ModelCard, Problem, Question, Readiness, StoredFeatures
 from serving.event_results import EventsAnswer
 
@@ -148,8 +146,7 @@ class Client:
         self.close()
 
     def _attempts(self, call: Call[Any], timeout_s: float | None) -> Attempts:
-        patience = self._patience if timeout_s is None else replace(self._patience, timeout_s=timeout_s)
-        return Attempts(call, patience, self._headers)
+        return Attempts(call, self._patience.within(timeout_s), self._headers)
 
     def _do(self, call: Call[T], timeout_s: float | None = None) -> T:
         attempts = self._attempts(call, timeout_s)
@@ -180,7 +177,7 @@ class Client:
             body = response.read()
         except (OSError, HTTPException) as error:
             connection.close()
-            raise _broken(error, attempts) from error
+            raise attempts.broken(error) from error
         self._connections.give_back(connection)
         return Answer(response.status, body, retry_after_s(response.headers.get("retry-after")))
 
@@ -208,14 +205,5 @@ def _line(connection: HTTPConnection, response: HTTPResponse, attempts: Attempts
             connection.sock.settimeout(attempts.left_s())
         line = response.readline()
     except (OSError, HTTPException) as error:
-        raise _broken(error, attempts) from error
-    if not line.endswith(b"\n"):
-        raise ConnectionFailedError("the answer ended before all of it had come")
-    return line
-
-
-def _broken(error: Exception, attempts: Attempts) -> Exception:
-    """The error of an answer that began and did not end."""
-    if isinstance(error, TimeoutError):
-        return attempts.late()
-    return ConnectionFailedError(f"the answer broke off: {error or type(error).__name__}")
+        raise attempts.broken(error) from error
+    return calls.whole_line(line)

@@ -13,19 +13,7 @@ import msgspec
 import pyarrow as pa
 from msgspec import Struct
 
-
-class Version(Struct, frozen=True):
-    """A model by its version."""
-
-    name: str
-    version: str
-
-
-class Service(Struct, frozen=True):
-    """A feature service by the fingerprint of its definition."""
-
-    name: str
-    fingerprint: str
+from actor_risk.decision_records import Service, Version
 
 
 class Reason(Struct, frozen=True):

@@ -22,8 +22,9 @@ import msgspec
 import pyarrow as pa
 from msgspec import Struct
 
+from actor_risk.decision_records import Service
 from actor_risk.decision_sink.archive import Archive
-from actor_risk.decision_sink.rows import Layout, Row, Service, row_of, table_of
+from actor_risk.decision_sink.rows import Layout, Row, row_of, table_of
 from materialize.stream import (
     CommitRejectedError,
     EventLog,

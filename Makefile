@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# uv trusts what this machine trusts, as pip does: a registry may have a certificate of the company's own.
+export UV_SYSTEM_CERTS ?= true
 
 .PHONY: help demo test check soak kafka bench-peers lock clean
 

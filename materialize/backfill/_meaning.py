@@ -18,7 +18,7 @@ VERSION = 1
 def meaning_of(feature_view: FeatureView, view: View) -> str:
     """16 hexadecimal digits that change with everything that changes the rows of a backfill but the data.
 
-    The view's fingerprint stands for its features and for the text of its transformation; where Feast has no text,
+    The view's fingerprint stands for its features and for the code of its transformation; where Feast has no text,
     its compiled code does. What the transformation calls outside itself is not seen.
     """
     parts = [f"backfill {VERSION}", view.name, f"{view.fingerprint:016x}", f"ttl {view.ttl_ms}"]

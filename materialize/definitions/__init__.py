@@ -1,5 +1,6 @@
 """What the Feast registry says, compiled once into what the fast paths need: views, services, on-demand functions."""
 
+from materialize.definitions._code import canonical_code
 from materialize.definitions._compile import compile_service, compile_view, entity_join_keys
 from materialize.definitions._errors import DefinitionError
 from materialize.definitions._open import open_feature_store, repo_config
@@ -33,6 +34,7 @@ __all__ = [
     "StreamView",
     "View",
     "ViewEvents",
+    "canonical_code",
     "compile_service",
     "compile_view",
     "entity_join_keys",

@@ -13,6 +13,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.stream_feature_view import StreamFeatureView
 
+from materialize.definitions._code import canonical_code
 from materialize.definitions._errors import DefinitionError
 from materialize.definitions._reasons import families_of, reason_families
 from materialize.definitions._types import (
@@ -67,7 +68,7 @@ def compile_service(service: FeatureService, registry: BaseRegistry, project: st
         if isinstance(view, OnDemandFeatureView):
             features += [(called, _on_demand_field(view, field)) for field in projection.features]
             on_demand.append(_on_demand(view))
-            texts.append(view.feature_transformation.udf_string)
+            texts.append(canonical_code(view.feature_transformation.udf_string))
             for source in view.source_feature_view_projections.values():
                 source_view = registry.get_any_feature_view(source.name, project, allow_cache=True)
                 _need(stored, source_view, source, [field.name for field in source.features])
@@ -98,7 +99,7 @@ def _stream_view(view: StreamFeatureView, keys: tuple[JoinKey, ...]) -> StreamVi
             f"not in the schema: {unknown or 'none'}; without an aggregation: {extra or 'none'}"
         )
     try:
-        spec = ViewSpec(view.name, specs, view.udf_string or "")
+        spec = ViewSpec(view.name, specs, canonical_code(view.udf_string or ""))
     except KernelError as error:
         raise DefinitionError(str(error)) from error
     _check_size(spec)

@@ -6,6 +6,7 @@ One deployment: a request is answered by one replica in one process. The only mo
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -142,6 +143,8 @@ async def _load(rollouts: RolloutFollower, config: UserConfig) -> None:
     if is_first:
         loaded = time.monotonic()
         await rollouts.warm_up()
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: a collection in the middle of a request need not look at it again
         _LOG.info("models loaded in %.2f s, warmed up in %.2f s", loaded - began, time.monotonic() - loaded)
 
 

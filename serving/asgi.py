@@ -12,6 +12,7 @@ from materialize.events import TOPICS, json_schema
 from serving.access import Gate, LoopbackGate
 from serving.clock import Clock
 from serving.decision import Health, ModelList, Readiness
+from serving.edge import SENT
 from serving.entity_features import EntityFeaturesApi
 from serving.errors import EventRejectedError, EventsUnconfirmedError, MethodNotAllowedError, UnknownPathError
 from serving.events import EventIntake
@@ -122,8 +123,11 @@ class ScoringApp:
             add("/health", GET=self._healthz)
 
     @property
-    def routes(self) -> dict[str, tuple[str, ...]]:
-        """Template of a path → methods, without HEAD and OPTIONS, which follow from them."""
+    def paths(self) -> dict[str, tuple[str, ...]]:
+        """Template of a path → methods, without HEAD and OPTIONS, which follow from them.
+
+        Not called `routes`: Ray Serve would look through those of an application at every request.
+        """
         return self._routes.methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,6 +138,7 @@ class ScoringApp:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
+        scope["headers"] = scope.get(SENT, scope["headers"])
         path = path_of(scope)
         found = self._routes.find(path, raw_path_of(scope))
         route = OTHER_ROUTE if found is None else found.template
@@ -161,7 +166,7 @@ class ScoringApp:
 
     async def _answer(self, path: str, found: Found | None, scope: Scope, receive: Receive) -> Response:
         if found is None:
-            told = NOT_HERE.get(path, f"the paths are {', '.join(self.routes)}")
+            told = NOT_HERE.get(path, f"the paths are {', '.join(self.paths)}")
             raise UnknownPathError(f"nothing lives at {path!r}; {told}")
         handlers, method = found.handlers, str(scope["method"])
         scope[PATH_PARAMS] = found.params

@@ -1,7 +1,6 @@
-"""A guard in front of Ray Serve's own request handling, which decodes header fields and fails on odd bytes.
+"""What stands between Ray Serve's own request handling and the network.
 
-Ray Serve 2.60 answers 500 to a request whose `x-request-id`, or any header field that it reads as text, is not UTF-8.
-Ray loads the guard by name, in replicas and proxies alike, when this is set before it starts:
+Ray loads it by name, in replicas and proxies alike, when this is set before it starts:
 `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serving.edge:middlewares`.
 """
 
@@ -10,9 +9,24 @@ from __future__ import annotations
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+SHORT = frozenset({"/v1/score", "/v1/explain"})
+"""Answered within milliseconds, and by their own deadline."""
 
-class ReadableHeaders:
-    """Hands on only the header fields that are ASCII (RFC 9110, section 5.5: others are opaque data)."""
+SENT = "actor_risk.headers"
+"""Where the application finds the header fields as they were sent."""
+
+_UNWATCHED = [(b"x-request-disconnect-disabled", b"?1"), (b"x-request-timeout-seconds", b"0")]
+
+
+class Edge:
+    """Hands on what Ray Serve can read, and asks no more of it than a request needs.
+
+    1. Only header fields that are ASCII (RFC 9110, section 5.5: others are opaque data). Ray Serve 2.60 answers 500 to
+       a request whose `x-request-id`, or any field that it reads as text, is not UTF-8.
+    2. A short request is watched neither for a caller who leaves nor for a time-out: for both Ray makes two further
+       tasks, waits for either, and cancels one. Ray finds its own words for that among the header fields; they hide
+       what the caller may have sent under these names, which is left in the scope for the application.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -21,10 +35,13 @@ class ReadableHeaders:
         """The application's own answer."""
         headers = scope.get("headers")
         if headers is not None and not all(value.isascii() for _, value in headers):
-            scope = {**scope, "headers": [field for field in headers if field[1].isascii()]}
+            headers = [field for field in headers if field[1].isascii()]
+            scope = {**scope, "headers": headers}
+        if scope.get("path") in SHORT:
+            scope = {**scope, "headers": [*headers, *_UNWATCHED], SENT: headers}
         await self._app(scope, receive, send)
 
 
 def middlewares() -> list[Middleware]:
     """What Ray Serve wraps around its application."""
-    return [Middleware(ReadableHeaders)]
+    return [Middleware(Edge)]

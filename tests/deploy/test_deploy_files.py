@@ -111,7 +111,7 @@ def test_probes_ask_paths_that_are_there_and_need_no_key(
     assert paths == ["/readyz", "/healthz"]
     assert "/readyz" in compose["services"]["server"]["healthcheck"]["test"][-1]
     app: ScoringApp = world.app
-    assert set(paths) <= app.routes.keys()
+    assert set(paths) <= app.paths.keys()
 
 
 def commands() -> list[list[str]]:

@@ -75,7 +75,7 @@ def shared_door(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Do
 
 def test_the_table_says_what_each_path_needs(world: World) -> None:
     assert {path: need_of(path) for path in ROUTES} == ROUTES
-    assert world.app.routes.keys() <= {*ROUTES, "/v1/events/schemas/account_events"}, "a new route belongs in the table"
+    assert world.app.paths.keys() <= {*ROUTES, "/v1/events/schemas/account_events"}, "a new route belongs in the table"
 
 
 def told_by(answer: Answer) -> str:

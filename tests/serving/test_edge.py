@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray.serve._private.http_util import parse_disconnect_disabled_header, parse_request_timeout_header
 
 from materialize.online import OnlineStoreUnavailableError
 from serving.app import DEPLOYMENT, MAX_ONGOING_REQUESTS, MAX_QUEUED_REQUESTS, app, apply_user_config
@@ -20,8 +22,15 @@ from tests.serving.fakes import CHAMPION, SERVICE, World, build_world, publish_m
 CONFIG = Path(__file__).parents[2] / "ray_config.yaml"
 
 
-def test_header_fields_that_are_no_text_do_not_reach_ray_serve() -> None:
-    seen: list[Any] = []
+def edged(inner: Any) -> Any:
+    """An application behind what Ray Serve wraps around its own."""
+    [middleware] = middlewares()
+    return middleware.cls(inner, *middleware.args, **middleware.kwargs)
+
+
+def seen_behind(*scopes: dict[str, Any]) -> list[dict[str, Any]]:
+    """What of these scopes reaches Ray Serve."""
+    seen: list[dict[str, Any]] = []
 
     async def inner(scope: Any, _receive: Any, _send: Any) -> None:
         seen.append(scope)
@@ -29,13 +38,35 @@ def test_header_fields_that_are_no_text_do_not_reach_ray_serve() -> None:
     async def nothing(*_: Any) -> Any:
         return None
 
-    [guard] = middlewares()
-    guarded = guard.cls(inner, *guard.args, **guard.kwargs)
+    for scope in scopes:
+        asyncio.run(edged(inner)(scope, nothing, nothing))
+    return seen
+
+
+def test_header_fields_that_are_no_text_do_not_reach_ray_serve() -> None:
     good = (b"x-request-id", b"a-1")
-    for headers in ([good], [good, (b"x-request-id", b"\xff\xfe")]):
-        asyncio.run(guarded({"type": "http", "headers": headers}, nothing, nothing))
-    asyncio.run(guarded({"type": "lifespan"}, nothing, nothing))
-    assert [scope.get("headers") for scope in seen] == [[good], [good], None]
+    plain, odd = ({"type": "http", "headers": [good, *more]} for more in ([], [(b"x-request-id", b"\xff\xfe")]))
+    assert [scope.get("headers") for scope in seen_behind(plain, odd, {"type": "lifespan"})] == [[good], [good], None]
+
+
+def test_ray_serve_watches_no_short_request_and_every_other() -> None:
+    sent = [(b"x-request-timeout-seconds", b"2"), (b"x-request-disconnect-disabled", b"?0")]
+    short, stream = seen_behind(
+        *({"type": "http", "path": path, "headers": sent} for path in ("/v1/score", "/v1/score:batch"))
+    )
+    headers = dict(short["headers"])
+    assert parse_disconnect_disabled_header(headers)
+    assert parse_request_timeout_header(headers, 10.0) is None
+    assert stream["headers"] == sent
+
+
+def test_the_application_sees_the_header_fields_that_were_sent(world: World) -> None:
+    headers = {"content-type": "application/json", "x-request-timeout-seconds": "no number"}
+    body = b'{"model": "ad_click_risk", "entities": {"ip": "203.0.113.9", "device_id": "dev-1"}}'
+    plain = replace(world, app=edged(world.app))
+    assert asyncio.run(plain.call("POST", "/v1/score", body, headers)).status == 422
+    del headers["x-request-timeout-seconds"]
+    assert asyncio.run(plain.call("POST", "/v1/score", body, headers)).status == 200
 
 
 def test_a_user_config_names_the_models_to_serve(world: World) -> None:

@@ -276,7 +276,7 @@ def test_the_openapi_document_describes_the_route_with_examples_that_fit(client:
     document = asyncio.run(client.call("GET", "/openapi.json")).json()
     assert document == msgspec.json.decode(msgspec.json.encode(openapi_document(with_feast=True)))
     described = {path: tuple(method.upper() for method in methods) for path, methods in document["paths"].items()}
-    assert described == client.app.routes
+    assert described == client.app.paths
     operation = document["paths"][PATH]["post"]
     asked = operation["requestBody"]["content"]["application/json"]
     answered = operation["responses"]["200"]["content"]["application/json"]

@@ -81,7 +81,7 @@ def validate(document: dict[str, Any], schema: dict[str, Any], value: Any) -> No
 
 def test_every_route_and_method_is_described_and_no_other(document: dict[str, Any], world: World) -> None:
     described = {path: tuple(method.upper() for method in methods) for path, methods in document["paths"].items()}
-    assert described == world.app.routes
+    assert described == world.app.paths
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

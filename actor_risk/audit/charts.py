@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 
 from actor_risk.audit.report import Outcome, Point
-from actor_risk.audit.words import exact, moment, number
+from actor_risk.reporting.drawing import line, nice_ticks, scale, span
+from actor_risk.reporting.words import exact, moment, number
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 46
@@ -29,7 +29,6 @@ STEPS_MS = tuple(
 )
 
 _ORDER: tuple[Outcome, ...] = ("equal", "late", "only_online", "only_offline", "mismatched")
-Scale = Callable[[float], float]
 
 
 def scatter(points: Sequence[Point]) -> str:
@@ -38,11 +37,11 @@ def scatter(points: Sequence[Point]) -> str:
     A point with one value only is drawn outside of the axes, beside the value that it has.
     """
     values = [value for point in points for value in (point.online, point.offline) if value is not None]
-    low, high = _span(values)
+    low, high = span(values)
     ticks = nice_ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
-    x, y = _scale(low, high, LEFT + RAIL * 2, WIDTH - RIGHT), _scale(low, high, HEIGHT - BOTTOM - RAIL * 2, TOP)
-    parts = [_line("diagonal", x(low), y(low), x(high), y(high))]
+    x, y = scale(low, high, LEFT + RAIL * 2, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM - RAIL * 2, TOP)
+    parts = [line("diagonal", x(low), y(low), x(high), y(high))]
     parts += [_across(y(tick), number(tick)) for tick in ticks]
     parts += [_upright(x(tick), number(tick)) for tick in ticks]
     for point in _in_order(points):
@@ -55,14 +54,14 @@ def scatter(points: Sequence[Point]) -> str:
 def over_time(points: Sequence[Point]) -> str:
     """Served minus recomputed value (up) over the as-of time (across); one value only: at the lower edge."""
     gaps = [point.online - point.offline for point in points if point.online is not None and point.offline is not None]
-    low, high = _span([0.0, *gaps])
+    low, high = span([0.0, *gaps])
     ticks = nice_ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
     times = [point.as_of_ms for point in points]
     begin, end = min(times), max(max(times), min(times) + 1)
-    x, y = _scale(begin, end, LEFT + 8, WIDTH - RIGHT - 8), _scale(low, high, HEIGHT - BOTTOM - RAIL * 2, TOP)
+    x, y = scale(begin, end, LEFT + 8, WIDTH - RIGHT - 8), scale(low, high, HEIGHT - BOTTOM - RAIL * 2, TOP)
     parts = [_across(y(tick), number(tick)) for tick in ticks]
-    parts.append(_line("diagonal", LEFT, y(0), WIDTH - RIGHT, y(0)))
+    parts.append(line("diagonal", LEFT, y(0), WIDTH - RIGHT, y(0)))
     at, labels = time_ticks(begin, end)
     parts += [_upright(x(time_ms), label) for time_ms, label in zip(at, labels, strict=True)]
     for point in _in_order(points):
@@ -70,15 +69,6 @@ def over_time(points: Sequence[Point]) -> str:
         up = HEIGHT - BOTTOM - RAIL * 0.8 if one_sided else y((point.online or 0.0) - (point.offline or 0.0))
         parts.append(_dot(point, x(point.as_of_ms), up))
     return _svg(parts, "as-of time, UTC", "served − recomputed", "Difference over time")
-
-
-def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """About `wanted` round numbers that cover `low` to `high`."""
-    rough = (high - low) / wanted or 1.0
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(place * step, 12) for place in range(first, last + 1)]
 
 
 def time_ticks(begin_ms: int, end_ms: int, wanted: int = 4) -> tuple[list[int], list[str]]:
@@ -89,19 +79,6 @@ def time_ticks(begin_ms: int, end_ms: int, wanted: int = 4) -> tuple[list[int], 
     if step < 60_000:
         form = "%H:%M:%S"
     return times, [datetime.fromtimestamp(time_ms / 1000, UTC).strftime(form) for time_ms in times]
-
-
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    if not values:
-        return 0.0, 1.0
-    low, high = min(values), max(values)
-    if low == high:
-        return low - (abs(low) * 0.1 or 1.0), high + (abs(high) * 0.1 or 1.0)
-    return low, high
-
-
-def _scale(low: float, high: float, at_low: float, at_high: float) -> Scale:
-    return lambda value: at_low + (value - low) / (high - low) * (at_high - at_low)
 
 
 def _in_order(points: Sequence[Point]) -> list[Point]:
@@ -116,18 +93,14 @@ def _dot(point: Point, x: float, y: float) -> str:
     return f'<circle class="{point.outcome}" cx="{x:.1f}" cy="{y:.1f}" r="{size}"><title>{told}</title></circle>'
 
 
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
 def _across(y: float, label: str) -> str:
     text = f'<text x="{LEFT - 8}" y="{y + 3.5:.1f}" text-anchor="end">{escape(label)}</text>'
-    return _line("grid", LEFT, y, WIDTH - RIGHT, y) + text
+    return line("grid", LEFT, y, WIDTH - RIGHT, y) + text
 
 
 def _upright(x: float, label: str) -> str:
     text = f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{escape(label)}</text>'
-    return _line("grid", x, TOP, x, HEIGHT - BOTTOM) + text
+    return line("grid", x, TOP, x, HEIGHT - BOTTOM) + text
 
 
 def _svg(parts: Sequence[str], across: str, up: str, told: str) -> str:

@@ -7,10 +7,12 @@ from html import escape
 from importlib import resources
 
 from actor_risk.audit.charts import over_time, scatter
-from actor_risk.audit.report import AuditReport, Example, FeatureReport
-from actor_risk.audit.words import OUTCOMES, REASONS, counted, duration, exact, moment, number, share
+from actor_risk.audit.report import AuditReport, Example, FeatureReport, Verdict
+from actor_risk.audit.words import OUTCOMES, REASONS
+from actor_risk.reporting.page import Kind, Tile, page, tiles
+from actor_risk.reporting.words import counted, duration, exact, moment, number, share
 
-_VERDICTS = {
+_VERDICTS: dict[Verdict, tuple[Kind, str]] = {
     "equal": ("good", "Served equals recomputed"),
     "differs": ("bad", "Served differs from recomputed"),
     "nothing_compared": ("none", "Nothing was compared"),
@@ -21,34 +23,31 @@ def html_report(report: AuditReport) -> str:
     """The page."""
     style = resources.files("actor_risk.audit").joinpath("report.css").read_text()
     kind, headline = _VERDICTS[report.verdict]
-    differing = report.differing_features
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Audit: {escape(headline)}</title><style>{style}</style></head><body><main>"
-        f'<header class="{kind}"><p class="what">Feature audit</p><h1>{escape(headline)}</h1>'
-        f"<p>Decisions from {moment(report.from_ms)} to {moment(report.to_ms)} UTC</p></header>"
-        f"{_tiles(report)}"
-        f"{_pictures(differing)}"
-        f"{_apart(report)}"
-        f"{_all_features(report)}"
-        f"{_legend(report)}"
-        "</main></body></html>\n"
+    return page(
+        what="Feature audit",
+        headline=headline,
+        kind=kind,
+        about=f"Decisions from {moment(report.from_ms)} to {moment(report.to_ms)} UTC",
+        body=_tiles(report)
+        + _pictures(report.differing_features)
+        + _apart(report)
+        + _all_features(report)
+        + _legend(report),
+        style=style,
     )
 
 
 def _tiles(report: AuditReport) -> str:
     compared = sum(feature.compared for feature in report.features)
     equal = sum(feature.equal for feature in report.features)
-    tiles = [
-        ("decisions compared", number(report.compared_decisions), f"of {number(report.decisions)} logged"),
-        ("values equal", share(equal / compared) if compared else "–", f"{number(equal)} of {number(compared)}"),
-        ("features that differ", number(len(report.differing_features)), f"of {number(len(report.features))}"),
-        ("values explained as late", number(sum(feature.late for feature in report.features)), "not counted as wrong"),
-        ("scored events added", number(report.own_events), "that history did not have"),
-    ]
-    cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd><dd>{told}</dd></div>" for name, value, told in tiles)
-    return f'<dl class="tiles">{cells}</dl>'
+    late = sum(feature.late for feature in report.features)
+    return tiles(
+        Tile("decisions compared", number(report.compared_decisions), f"of {number(report.decisions)} logged"),
+        Tile("values equal", share(equal / compared) if compared else "–", f"{number(equal)} of {number(compared)}"),
+        Tile("features that differ", number(len(report.differing_features)), f"of {number(len(report.features))}"),
+        Tile("values explained as late", number(late), "not counted as wrong"),
+        Tile("scored events added", number(report.own_events), "that history did not have"),
+    )
 
 
 def _pictures(features: Sequence[FeatureReport]) -> str:

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from actor_risk.audit.report import AuditReport, Example, FeatureReport
-from actor_risk.audit.words import REASONS, counted, exact, moment, number, share
+from actor_risk.audit.words import REASONS
+from actor_risk.reporting.words import counted, exact, moment, number, share
 
 _STYLES = {"equal": "bold green", "differs": "bold red", "nothing_compared": "bold yellow"}
 _HEADLINES = {

@@ -1,9 +1,6 @@
-"""What the words of a report mean, and its numbers and times as people read them."""
+"""What the words of an audit's report mean."""
 
 from __future__ import annotations
-
-from datetime import UTC, datetime
-from typing import Any
 
 REASONS = {
     "other_definition": "made with another definition of the feature service than the registry has now",
@@ -24,49 +21,3 @@ OUTCOMES = {
     "late": "equal once what the log took after the decision, or within the lag before it, is left out",
     "equal": "equal",
 }
-
-
-def number(value: Any) -> str:
-    """A value, short; a dash for none."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    return f"{int(value):,}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.6g}"
-
-
-def exact(value: Any) -> str:
-    """A value in full, so that two that differ look different; a dash for none."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return "–" if value is None else repr(value) if isinstance(value, float) else str(value)
-
-
-def share(value: float) -> str:
-    """A share as a percentage; a small one is not rounded to none, nor a large one to all."""
-    text = f"{100 * value:.2f}".removesuffix(".00")
-    text = "< 0.01" if text == "0" and value else "> 99.99" if text == "100" and value < 1 else text
-    return f"{text}\N{NO-BREAK SPACE}%"
-
-
-def counted(count: int, noun: str) -> str:
-    """So many of something."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def moment(time_ms: int | None) -> str:
-    """A time in UTC, without the digits that are zero at its end."""
-    if time_ms is None:
-        return "–"
-    text = datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    return text.removesuffix(".000").removesuffix(":00")
-
-
-def duration(age_ms: int | None) -> str:
-    """A length of time in its largest fitting unit."""
-    if age_ms is None:
-        return "–"
-    for unit, length_ms in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
-        if age_ms >= length_ms:
-            return f"{age_ms / length_ms:.3g} {unit}"
-    return f"{age_ms} ms"

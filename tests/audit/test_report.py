@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from actor_risk.audit.charts import nice_ticks, over_time, scatter, time_ticks
+from actor_risk.audit.charts import over_time, scatter, time_ticks
 from actor_risk.audit.html import html_report
 from actor_risk.audit.report import AuditReport, Example, FeatureReport, Outcome, Point, SourceEnd, verdict_of
 from actor_risk.audit.terminal import show
-from actor_risk.audit.words import share
+from actor_risk.reporting.drawing import nice_ticks
+from actor_risk.reporting.words import share
 
 T_MS = 1_795_000_000_000
 

@@ -20,6 +20,7 @@ from ray.serve.context import _get_global_client
 from serving.access import follow, require_access_beyond_loopback
 from serving.asgi import ScoringApp
 from serving.bootstrap import build_server
+from serving.edge import DOOR
 from serving.errors import ModelLoadError, SettingsError
 from serving.fast_path import fast_path_notes
 from serving.json_logs import log_as_json
@@ -69,6 +70,7 @@ class Scoring:
                 _LOG.info("Ray Serve's fast path (HAProxy and throughput mode) is on")
             require_access_beyond_loopback(self._settings, _http_host())
             self._server = build_server(self._settings, notes)
+            self._server.app.stand_at(DOOR)
             _LOG.info("set up in %.2f s, %s", time.monotonic() - began, _cpu_so_far())
         except SettingsError as error:
             sys.stderr.write(f"{error}\n")  # Ray shows it to whoever runs the server; what it raises goes into files

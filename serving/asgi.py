@@ -12,9 +12,15 @@ from materialize.events import TOPICS, json_schema
 from serving.access import Gate, LoopbackGate
 from serving.clock import Clock
 from serving.decision import Health, ModelList, Readiness
-from serving.edge import SENT
+from serving.edge import SCORE, SENT, Door
 from serving.entity_features import EntityFeaturesApi
-from serving.errors import EventRejectedError, EventsUnconfirmedError, MethodNotAllowedError, UnknownPathError
+from serving.errors import (
+    EventRejectedError,
+    EventsUnconfirmedError,
+    MethodNotAllowedError,
+    TooManyRequestsError,
+    UnknownPathError,
+)
 from serving.events import EventIntake
 from serving.feast_api import NOT_HERE, FeastApi
 from serving.first_answers import FirstAnswers
@@ -37,10 +43,10 @@ from serving.http import (
 from serving.open_inference import OpenInference, is_ours, refusal
 from serving.openapi import openapi_document
 from serving.ports import DecisionFinder
-from serving.problems import PROBLEM_JSON, headers_of, kind_of, log_if_unforeseen, problem_of
+from serving.problems import KINDS, PROBLEM_JSON, headers_of, kind_of, log_if_unforeseen, problem_of
 from serving.routing import PATH_PARAMS, Found, Handler, Routes
 from serving.score_api import CLIENT, ScoreApi
-from serving.scoring import ScoringService
+from serving.scoring import BEYOND_CAPACITY, ScoringService
 
 EVENTS_PATH = "/v1/events"
 FEATURES_PATH = "/get-online-features"
@@ -129,6 +135,21 @@ class ScoringApp:
         Not called `routes`: Ray Serve would look through those of an application at every request.
         """
         return self._routes.methods
+
+    def stand_at(self, door: Door) -> None:
+        """Let scores beyond capacity be refused at the door, where it costs least, as they would be here."""
+        error = TooManyRequestsError(BEYOND_CAPACITY)
+        problem = problem_of(error)
+        door.refusal = Response(problem.status, self._encoder.encode(problem), PROBLEM_JSON, headers_of(error))
+        door.sheds = self._sheds
+
+    def _sheds(self) -> bool:
+        is_shed = self._service.sheds()
+        if is_shed:
+            kind = KINDS[TooManyRequestsError]
+            self._telemetry.count_problem(kind.word)
+            self._telemetry.count_request(SCORE, kind.status)
+        return is_shed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request, or the lifespan. Every failure becomes problem details."""

@@ -6,10 +6,15 @@ Ray loads it by name, in replicas and proxies alike, when this is set before it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-SHORT = frozenset({"/v1/score", "/v1/explain"})
+from serving.http import Response, respond
+
+SCORE = "/v1/score"
+SHORT = frozenset({SCORE, "/v1/explain"})
 """Answered within milliseconds, and by their own deadline."""
 
 SENT = "actor_risk.headers"
@@ -18,12 +23,28 @@ SENT = "actor_risk.headers"
 _UNWATCHED = [(b"x-request-disconnect-disabled", b"?1"), (b"x-request-timeout-seconds", b"0")]
 
 
+class Door:
+    """Whether this process takes another score, and what it says if not. The application of the process sets both.
+
+    Ray builds what stands around an application apart from it, by the name of a module: that is where the two meet.
+    """
+
+    def __init__(self) -> None:
+        self.sheds: Callable[[], bool] = lambda: False
+        self.refusal = Response(429)
+
+
+DOOR = Door()
+
+
 class Edge:
     """Hands on what Ray Serve can read, and asks no more of it than a request needs.
 
     1. Only header fields that are ASCII (RFC 9110, section 5.5: others are opaque data). Ray Serve 2.60 answers 500 to
        a request whose `x-request-id`, or any field that it reads as text, is not UTF-8.
-    2. A short request is watched neither for a caller who leaves nor for a time-out: for both Ray makes two further
+    2. A score beyond capacity is refused at once: most of what a request costs, Ray's part of it included, would be
+       spent on saying no.
+    3. A short request is watched neither for a caller who leaves nor for a time-out: for both Ray makes two further
        tasks, waits for either, and cancels one. Ray finds its own words for that among the header fields; they hide
        what the caller may have sent under these names, which is left in the scope for the application.
     """
@@ -33,13 +54,20 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application's own answer."""
-        headers = scope.get("headers")
-        if headers is not None and not all(value.isascii() for _, value in headers):
-            headers = [field for field in headers if field[1].isascii()]
-            scope = {**scope, "headers": headers}
-        if scope.get("path") in SHORT:
-            scope = {**scope, "headers": [*headers, *_UNWATCHED], SENT: headers}
-        await self._app(scope, receive, send)
+        if scope.get("path") == SCORE and scope.get("method") == "POST" and DOOR.sheds():
+            await respond(send, DOOR.refusal)
+            return
+        await self._app(_for_ray(scope) if "headers" in scope else scope, receive, send)
+
+
+def _for_ray(scope: Scope) -> Scope:
+    headers = scope["headers"]
+    if not all(value.isascii() for _, value in headers):
+        headers = [field for field in headers if field[1].isascii()]
+        scope = {**scope, "headers": headers}
+    if scope.get("path") in SHORT:
+        scope = {**scope, "headers": [*headers, *_UNWATCHED], SENT: headers}
+    return scope
 
 
 def middlewares() -> list[Middleware]:

@@ -21,7 +21,8 @@ ServingError
     ├── UnknownPathError         nothing lives at this path
     ├── MethodNotAllowedError    the path has no such method
     ├── UnsupportedMediaError    the body is not declared as plain JSON
-    └── BodyTooLargeError        more bytes than one request may have
+    ├── BodyTooLargeError        more bytes than one request may have
+    └── BodyTooSlowError         the body takes longer to come than it may
 """
 
 from __future__ import annotations
@@ -171,3 +172,10 @@ class BodyTooLargeError(RequestError):
 
     def __init__(self, bytes_max: int) -> None:
         super().__init__(f"a request body may have at most {bytes_max} bytes")
+
+
+class BodyTooSlowError(RequestError):
+    """The body takes longer to come than it may: a place that others wait for is not kept for it."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"a request body must be there within {timeout_s:g} s")

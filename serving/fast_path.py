@@ -12,6 +12,7 @@ WANTED = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
 }
 """Controller, proxies and replicas must all see these: set them before Ray starts."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from serving.errors import BodyTooLargeError, InvalidFieldError, UnsupportedMediaError
+from serving.errors import BodyTooLargeError, BodyTooSlowError, InvalidFieldError, UnsupportedMediaError
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -18,6 +19,8 @@ Send = Callable[[Message], Awaitable[None]]
 JSON = "application/json"
 NO_CONTENT = 204
 QUERY_FIELDS_MAX = 16
+BODY_TIMEOUT_S = 10.0
+"""A body of a megabyte comes within this even by a telephone; longer, it only keeps a place from others."""
 HTML = "text/html; charset=utf-8"
 
 
@@ -83,8 +86,20 @@ def require_uncompressed(scope: Scope) -> None:
         raise UnsupportedMediaError(f"send the body uncompressed, without `content-encoding: {encoding}`")
 
 
-async def read_body(receive: Receive, bytes_max: int) -> bytes:
-    """The whole body. Raises BodyTooLargeError as soon as there is too much, ClientGoneError when it ends early."""
+async def read_body(receive: Receive, bytes_max: int, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
+    """The whole body.
+
+    Raises BodyTooLargeError as soon as there is too much, BodyTooSlowError when it is not there in time, and
+    ClientGoneError when it ends early.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _whole_body(receive, bytes_max)
+    except TimeoutError as error:
+        raise BodyTooSlowError(timeout_s) from error
+
+
+async def _whole_body(receive: Receive, bytes_max: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:

@@ -40,9 +40,9 @@ from serving.problems import INTERNAL, KINDS, PROBLEM_JSON, ProblemKind, problem
 JsonObject = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
-_SCORE_STATUSES = (400, 404, 413, 415, 422, 500, 503)
-_EVENTS_STATUSES = (400, 413, 415, 500)
-_FEATURES_STATUSES = (400, 413, 415, 422, 500, 503)
+_SCORE_STATUSES = (400, 404, 408, 413, 415, 422, 500, 503)
+_EVENTS_STATUSES = (400, 408, 413, 415, 500)
+_FEATURES_STATUSES = (400, 408, 413, 415, 422, 500, 503)
 _FIELDS_AT_FAULT = {404: "model", 422: "entities.ip"}
 _DETAILS = {
     400: "not valid JSON: Input data was truncated",
@@ -50,6 +50,7 @@ _DETAILS = {
     403: str(ForbiddenError("score")),
     404: "no model 'click_risk' is served here; the models are ['ad_click_risk', 'advertiser_risk']",
     405: "/v1/score does not take GET; it takes POST, OPTIONS",
+    408: "a request body must be there within 10 s",
     409: "a request of the same idempotency-key is being answered: send it again for the same answer",
     413: "a request body may have at most 1048576 bytes",
     415: "send the header `content-type: application/json`, not 'text/plain'",

@@ -10,6 +10,7 @@ from serving.decision import Problem
 from serving.errors import (
     AnswerUnderWayError,
     BodyTooLargeError,
+    BodyTooSlowError,
     DecisionsUnavailableError,
     EventRejectedError,
     EventsUnconfirmedError,
@@ -57,6 +58,7 @@ KINDS: dict[type[Exception], ProblemKind] = {
     UnknownModelError: ProblemKind("unknown-model", "No such model", 404),
     UnknownPathError: ProblemKind("unknown-path", "Nothing lives at this path", 404),
     MethodNotAllowedError: ProblemKind("method-not-allowed", "The path has no such method", 405),
+    BodyTooSlowError: ProblemKind("body-too-slow", "The body does not come", 408),
     BodyTooLargeError: ProblemKind("body-too-large", "The body is too large", 413),
     UnsupportedMediaError: ProblemKind("unsupported-media-type", "The body must be plain JSON", 415),
     InvalidFieldError: ProblemKind("invalid-field", "A field is not as it should be", 422),

@@ -16,6 +16,7 @@ from materialize.online import OnlineStoreError, OnlineStoreUnavailableError
 from serving import record
 from serving.answering import Asked, ModelRounds, Scored
 from serving.breaker import Breaker
+from serving.capacity import Capacity
 from serving.clock import NS_PER_MS, Clock
 from serving.decision import Decision, Degradation, Latency, Mode, ModelCard, ModelVersion, Readiness, ScoreRequest
 from serving.errors import LateError, ModelLoadError, ModelOffError, TooManyRequestsError, UnknownModelError
@@ -36,11 +37,9 @@ from serving.ports import DecisionLog, FeatureSource, ModelSource, Publisher
 from serving.telemetry import ServiceState, Telemetry
 from serving.trace_context import Tracing
 
-UNDER_WAY_MAX = 96
-"""Requests that may be under way: about three rounds, some tens of milliseconds. Beyond, who asks is told to come back
-before anything of the request is read: all would wait in vain."""
+BEYOND_CAPACITY = "more requests are under way than can be answered soon"
 PATIENT_MAX = 4_000
-"""The same for parts of batches and explanations, which let the others go first."""
+"""So many parts of batches and explanations may wait, which let the others go first."""
 FREE_FOR_PATIENT = 0.5
 """Patient ones can best come back later: they are taken only while so much of the capacity is free."""
 SHADOWS_MAX = 256
@@ -80,7 +79,8 @@ class ScoringService:
         self._breaker = Breaker(clock.monotonic_ns)
         self._lineups: Mapping[str, Lineup] = {}
         self._tasks: set[asyncio.Task[object]] = set()
-        self._under_way = self._refused = self._shadows_dropped = 0
+        self._capacity = Capacity(clock.monotonic_ns)
+        self._refused = self._shadows_dropped = 0
         self._unwritten: dict[int, tuple[FeatureLayout, list[LoggedDecision]]] = {}
         self._written: asyncio.Future[None] | None = None
         self._loading = asyncio.Lock()
@@ -210,7 +210,7 @@ class ScoringService:
         return ServiceState(
             cards=self.cards(),
             waiting=waiting,
-            under_way=self._under_way,
+            under_way=self._capacity.under_way,
             refused=self._refused,
             breaker_is_open=self._breaker.is_open,
             shadows_dropped=self._shadows_dropped,
@@ -262,11 +262,11 @@ class ScoringService:
         Raises RequestError for what the caller must change, TooManyRequestsError beyond capacity; and where the policy
         has no answer instead, OnlineStoreUnavailableError when Redis is away, LateError, ModelOffError.
         """
-        self._under_way += not patient
+        self._capacity.under_way += not patient
         try:
             return await self._score(request, since_ns, traceparent, until_ns, degraded, patient=patient)
         finally:
-            self._under_way -= not patient
+            self._capacity.under_way -= not patient
 
     async def _score(
         self,
@@ -287,6 +287,8 @@ class ScoringService:
         publishing = self._publishing(inputs.scored) if request.publish_event else None
         scored = await self._scored(lineup.policy, model, Asked(inputs, request.explain, until_ns), patient=patient)
         scored_ns = self._clock.monotonic_ns()
+        if not patient:
+            self._capacity.took(scored_ns - since_ns)
         undone = [*scored.degraded, *degraded]
         if publishing is not None:
             undone += await self._published(publishing, until_ns)
@@ -303,10 +305,16 @@ class ScoringService:
 
     def require_capacity(self, patient: int = 0) -> None:
         """Raises TooManyRequestsError unless one more request can be answered soon, or so many patient ones later."""
-        under_way_max = UNDER_WAY_MAX * FREE_FOR_PATIENT if patient else UNDER_WAY_MAX
-        if self._under_way >= under_way_max or (patient and self._patient() + patient > PATIENT_MAX):
+        is_full = self._capacity.is_full(FREE_FOR_PATIENT if patient else 1.0)
+        if is_full or (patient and self._patient() + patient > PATIENT_MAX):
             self._refused += 1
-            raise TooManyRequestsError("more requests are under way than can be answered soon")
+            raise TooManyRequestsError(BEYOND_CAPACITY)
+
+    def sheds(self) -> bool:
+        """Whether a request is to be refused before anything is done for it; such a one is counted."""
+        is_full = self._capacity.is_full()
+        self._refused += is_full
+        return is_full
 
     def _patient(self) -> int:
         """How many patient ones wait, for all models together."""

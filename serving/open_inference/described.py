@@ -33,6 +33,7 @@ _ERRORS = {
     403: ("The key or token does not allow this", "the key or token does not have the scope 'score'"),
     404: ("No such model, or no such version of it", "model: no model 'click_risk' is served here"),
     405: ("The path has no such method", "/v2 does not take POST; it takes GET, HEAD, OPTIONS"),
+    408: ("The body does not come", "a request body must be there within 10 s"),
     413: ("The body is too large", "a request body may have at most 1048576 bytes"),
     415: ("The body must not be compressed", "send the body uncompressed, without `content-encoding: gzip`"),
     429: ("More requests than are taken now", "more requests wait than can be answered soon; try again in 1 s"),
@@ -106,7 +107,7 @@ def _infer(operation_id: str) -> JsonObject:
         "Everything of an explanation": InferenceRequest(_INPUTS, parameters=RequestParameters(explain="full")),
     }
     examples = {name: {"value": msgspec.to_builtins(request)} for name, request in shown.items()}
-    answers: JsonObject = {str(status): inference_error(status) for status in (400, 413, 415, 429, 500, 503)}
+    answers: JsonObject = {str(status): inference_error(status) for status in (400, 408, 413, 415, 429, 500, 503)}
     answers["429"]["headers"] = answers["503"]["headers"] = _RETRY_AFTER
     answers["200"] = {
         "description": "The outputs, row after row",

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from materialize.online import OnlineStoreUnavailableError
 from serving.decision import Problem
+from serving.errors import BodyTooSlowError
+from serving.http import read_body
+from serving.problems import problem_of
 from tests.serving.fakes import BODY_BYTES_MAX, KEYS, NOW_MS, SERVICE, Answer, World, click
 
 DEEP = b"[" * 10_000 + b"]" * 10_000
@@ -170,6 +173,15 @@ def test_a_body_that_is_too_large_is_a_413_however_it_comes(world: World, size: 
     answer = asyncio.run(world.score(b" " * size))
     assert answer.status == 413
     assert str(BODY_BYTES_MAX) in problem(answer).detail
+
+
+def test_a_body_that_does_not_come_is_a_408() -> None:
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    with pytest.raises(BodyTooSlowError) as failed:
+        asyncio.run(read_body(never, BODY_BYTES_MAX, timeout_s=0.01))
+    assert problem_of(failed.value).status == 408
 
 
 def test_a_body_of_exactly_the_limit_is_read(world: World) -> None:

@@ -13,12 +13,13 @@ from ray.serve._private.http_util import parse_disconnect_disabled_header, parse
 
 from materialize.online import OnlineStoreUnavailableError
 from serving.app import DEPLOYMENT, MAX_ONGOING_REQUESTS, MAX_QUEUED_REQUESTS, app, apply_user_config
-from serving.edge import middlewares
+from serving.capacity import UNDER_WAY_MAX
+from serving.edge import Door, middlewares
 from serving.errors import ModelLoadError, TooManyRequestsError
 from serving.problems import KINDS
-from serving.scoring import UNDER_WAY_MAX
-from tests.serving.fakes import CHAMPION, SERVICE, World, build_world, publish_model
+from tests.serving.fakes import CHAMPION, KEYS, SERVICE, Answer, World, build_world, loaded_world, publish_model
 
+SCORING = {"model": SERVICE, "entities": KEYS}
 CONFIG = Path(__file__).parents[2] / "ray_config.yaml"
 
 
@@ -52,12 +53,44 @@ def test_header_fields_that_are_no_text_do_not_reach_ray_serve() -> None:
 def test_ray_serve_watches_no_short_request_and_every_other() -> None:
     sent = [(b"x-request-timeout-seconds", b"2"), (b"x-request-disconnect-disabled", b"?0")]
     short, stream = seen_behind(
-        *({"type": "http", "path": path, "headers": sent} for path in ("/v1/score", "/v1/score:batch"))
+        *(
+            {"type": "http", "method": "POST", "path": path, "headers": sent}
+            for path in ("/v1/score", "/v1/score:batch")
+        )
     )
     headers = dict(short["headers"])
     assert parse_disconnect_disabled_header(headers)
     assert parse_request_timeout_header(headers, 10.0) is None
     assert stream["headers"] == sent
+
+
+def test_a_score_beyond_capacity_is_refused_before_ray_serve_and_said_as_anywhere(published: Path) -> None:
+    world, door = loaded_world(published), Door()
+    world.app.stand_at(door)
+    assert not door.sheds()
+    release = asyncio.Event()
+
+    async def held() -> None:
+        await release.wait()
+
+    world.features.answering = held
+
+    async def scene() -> tuple[bool, list[Answer]]:
+        under_way = [asyncio.create_task(world.score(SCORING)) for _ in range(UNDER_WAY_MAX)]
+        while world.service.state().under_way < UNDER_WAY_MAX:
+            await asyncio.sleep(0)
+        shed, refused = door.sheds(), await world.score(SCORING)
+        release.set()
+        return shed, [refused, *await asyncio.gather(*under_way)]
+
+    shed, (refused, *answered) = asyncio.run(scene())
+    assert shed
+    assert not door.sheds()
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    assert (door.refusal.status, door.refusal.body) == (429, refused.body)
+    assert dict(door.refusal.headers)["retry-after"] == "1"
+    assert {answer.status for answer in answered} == {200}
+    assert world.service.state().refused == 2
 
 
 def test_the_application_sees_the_header_fields_that_were_sent(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import io
 import os
 import sys
@@ -98,16 +99,19 @@ def _streams(store: FeatureStore) -> list[StreamFeatureView]:
 @contextlib.contextmanager
 def _within(repo_path: Path, environ: Mapping[str, str]) -> Iterator[None]:
     """As Feast imports a repository: from within its folder, its modules at the top level; undone afterwards."""
-    directory, path, modules = Path.cwd(), list(sys.path), set(sys.modules)
+    directory, path, modules, writes_no_caches = Path.cwd(), list(sys.path), set(sys.modules), sys.dont_write_bytecode
     before = {name: os.environ.get(name) for name in environ}
     os.chdir(repo_path)
     sys.path.insert(0, str(repo_path))
     os.environ.update(environ)
+    sys.dont_write_bytecode = True  # a file that is edited twice within a second would be read from its old cache
+    importlib.invalidate_caches()
     try:
         yield
     finally:
         os.chdir(directory)
         sys.path[:] = path
+        sys.dont_write_bytecode = writes_no_caches
         for name in set(sys.modules) - modules:
             file = getattr(sys.modules[name], "__file__", None)
             if file is not None and Path(file).parent == repo_path:

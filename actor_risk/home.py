@@ -1,7 +1,7 @@
 """Where a local installation keeps what it makes, and how to reach what runs: resolved once, from the environment.
 
 <home>/data/        history in Parquet, labels, profiles       ACTOR_RISK_DATA
-<home>/registry.db  the Feast registry
+<home>/registry.db  the Feast registry; beside it its lock, and what was applied: applies.jsonl, applies/
 <home>/models/      bundles                                    ACTOR_RISK_MODELS: a directory, or s3://…, gs://…
 <home>/model-cache/ copies of bundles that are kept elsewhere
 <home>/reports/     what training found out about each model, HTML and JSON
@@ -64,6 +64,11 @@ class Home:
     @property
     def registry(self) -> Path:
         return self.root / "registry.db"
+
+    @property
+    def registry_lock(self) -> Path:
+        """Held by whoever writes the registry: `apply`, and backfills that enter their progress."""
+        return self.registry.with_name(f"{self.registry.name}.lock")
 
     @property
     def reports(self) -> Path:

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-NAMES = ("backfill", "demo", "explain", "features", "kernel", "score", "stream")
+NAMES = ("backfill", "demo", "explain", "features", "kernel", "plan", "score", "stream")
 PEERS = {"backfill": "duckdb", "stream": "quixstreams"}
 PEERS_FOLDER = Path(__file__).parents[1] / ".bench-peers"
 """What `make bench-peers` installs. It comes last on the path: of what both have, ours is the one that is measured."""

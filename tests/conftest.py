@@ -30,6 +30,7 @@ LONGEST = (
     "test_stream_command.py",
     "test_chunks.py",
     "test_pools.py",
+    "test_seeded_mistakes.py",
 )
 """In this order, so that Ray is not started by two at once."""
 LAST = "test_on_ray.py"

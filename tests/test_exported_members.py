@@ -31,8 +31,8 @@ PINNED = {
     """,
     "materialize.definitions": """
         EVENT_ID BatchView DefinitionError FeatureField JoinKey OnDemandView ReasonFamily RequestField
-        ServiceDefinition ServiceView StreamView View ViewEvents compile_service compile_view entity_join_keys
-        identities_of open_feature_store repo_config
+        ServiceDefinition ServiceView StreamView View ViewEvents canonical_code compile_service compile_view
+        entity_join_keys identities_of open_feature_store repo_config
     """,
     "materialize.events": """
         ACCOUNT_EVENTS AD_EVENTS DEFAULT_SKEW_MS TOPICS AccountEvent AdEvent Columns Event EventDecoder

@@ -131,7 +131,7 @@ class Backfill:
 
     def run(self, executor: Executor, alive: Callable[[], None], tell: Callable[[JobStatus], None]) -> None:
         """Do the jobs, until all are done or one raises; `report` has what became of each that was begun."""
-        lock = self._home.backfill / "registry.lock"
+        lock = self._home.registry_lock
         for name, job in self._jobs.items():
 
             def advance(span: Span, name: str = name, job: ViewJob = job) -> None:

@@ -15,7 +15,10 @@ COMMANDS = {
     "up": ("_environment", "Start the embedded Valkey server."),
     "down": ("_environment", "Stop the embedded Valkey server."),
     "simulate": ("_events", "Make labelled history, and optionally live events."),
-    "apply": ("_features", "Put the feature repository into the registry."),
+    "plan": ("_plan", "Say what a change to feature_repo/ does, before it is merged."),
+    "test": ("_test", "Test features: events in, expected values out, as in training and as in serving."),
+    "apply": ("_features", "Put the feature repository into the registry, planned first; and undo it."),
+    "lineage": ("_lineage", "Follow a value from the column of a source to the decision, and back."),
     "backfill": ("_backfill", "Write online rows from history; can be stopped and resumed."),
     "stream": ("_stream", "Fold the event log into online rows."),
     "dead-letters": ("_dead_letters", "Look at events that could not be used, and send them again."),
@@ -96,7 +99,10 @@ def main() -> None:
     \b
       actor-risk up                      a Redis-compatible server (or set REDIS_URL)
       actor-risk simulate                labelled events: history to Parquet
-      actor-risk apply                   feature_repo/ into the registry
+      actor-risk apply                   feature_repo/ into the registry; --rollback takes it back
+      actor-risk plan                    what a change to feature_repo/ would do
+      actor-risk test --help             unit tests of features, without Redis
+      actor-risk lineage --help          where a value comes from, and what reads it
       actor-risk backfill                history into online rows
       actor-risk stream                  live events into online rows (leave it running)
       actor-risk dead-letters list       events that could not be used, and why

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Event as ThreadEvent
 
 import click
@@ -77,3 +78,8 @@ def stop_on_signals() -> ThreadEvent:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     return stop
+
+
+def own_sample(here: Home) -> Path | None:
+    """The data of this home, for looking at values when no sample is named; None where there is none."""
+    return here.data if here.data.is_dir() else None

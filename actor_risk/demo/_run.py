@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from actor_risk.backfill_process import BackfillProcess
+from actor_risk.changes.applying import Asked, first_apply
 from actor_risk.cli._shared import now_ms, progress_bar
 from actor_risk.client import Client, Decision
 from actor_risk.demo._scenarios import Burst, Scenario, real_clicks, simulated
 from actor_risk.errors import ActorRiskError
-from actor_risk.feast_repo import apply_repo
 from actor_risk.home import DECISIONS, Home
 from actor_risk.publishing import publish_table
 from actor_risk.serving_process import ServingProcess, choose_port, write_config
@@ -111,7 +111,7 @@ def _events(home: Home, events: Path | None, shown: Console) -> Scenario:
 def _features(home: Home, shown: Console) -> FeatureStore:
     _step(shown, 3, "Features: definitions into the registry, history into Redis")
     home.registry.unlink(missing_ok=True)
-    done = apply_repo(home.feature_repo, home.registry, home.environment())
+    done = first_apply(home, Asked(by="actor-risk demo", at_ms=now_ms()))
     shown.print(f"  {done.views} views, feature services {' and '.join(done.services)}")
     store = home.feature_store()
     _forget_rows(home.redis_url(), store.project)

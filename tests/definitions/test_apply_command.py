@@ -22,9 +22,11 @@ online_store: {type: materialize.online.feast_store.PackedRedisOnlineStore}
 
 
 def test_an_argument_of_a_wrong_type_is_named(tmp_path: Path) -> None:
-    (tmp_path / "feature_store.yaml").write_text(CONFIG)
-    (tmp_path / "features.py").write_text(WRONG)
-    environment = {**os.environ, "ACTOR_RISK_HOME": str(tmp_path / "home"), "ACTOR_RISK_FEATURE_REPO": str(tmp_path)}
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    (repo / "feature_store.yaml").write_text(CONFIG)
+    (repo / "features.py").write_text(WRONG)
+    environment = {**os.environ, "ACTOR_RISK_HOME": str(tmp_path / "home"), "ACTOR_RISK_FEATURE_REPO": str(repo)}
     command = [sys.executable, "-m", "actor_risk.cli", "apply"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1

@@ -38,7 +38,7 @@ class Capacity:
         return self.under_way >= self._bound * share
 
     def took(self, took_ns: int) -> None:
-        """An answer took so long, from when its request was there until it was made."""
+        """An answer took so long, from when its request was there until it was made, without the store's part."""
         if took_ns <= IN_TIME_MS * NS_PER_MS:
             self._bound = min(float(UNDER_WAY_MAX), self._bound + 1.0 / self._bound)
             return

@@ -287,8 +287,8 @@ class ScoringService:
         publishing = self._publishing(inputs.scored) if request.publish_event else None
         scored = await self._scored(lineup.policy, model, Asked(inputs, request.explain, until_ns), patient=patient)
         scored_ns = self._clock.monotonic_ns()
-        if not patient:
-            self._capacity.took(scored_ns - since_ns)
+        if not patient and scored.features_ms:  # the store's time is not ours: with a slow one as many may wait
+            self._capacity.took(scored_ns - since_ns - int(scored.features_ms * NS_PER_MS))
         undone = [*scored.degraded, *degraded]
         if publishing is not None:
             undone += await self._published(publishing, until_ns)

@@ -31,6 +31,7 @@ from actor_risk.changes.compile_request import (
     IMPORT_HUNG,
     OUTCOME,
     REGISTRY,
+    WEIGHING_HUNG,
     CompileRequest,
     Outcome,
 )
@@ -93,17 +94,17 @@ def _evaluate(request: CompileRequest, store: Any, folder: Path) -> None:
     """The features on the sample, if there is one."""
     if not request.sample:
         return
-    with _ended_after(request.seconds, folder / EVALUATION_HUNG):
-        _write(folder / OUTCOME, _evaluated(store, Path(request.sample), folder))
-
-
-def _evaluated(store: Any, sample: Path, folder: Path) -> Outcome:
     from actor_risk.changes.evaluating import evaluate
     from actor_risk.changes.weighing import weigh
 
-    values, values_s = _tried(lambda: evaluate(store, sample, folder))
-    costs, costs_s = _tried(lambda: weigh(store, sample, folder))
-    return Outcome(values=values, costs=costs, seconds={"values": values_s, "costs": costs_s})
+    sample = Path(request.sample)
+    with _ended_after(request.seconds, folder / EVALUATION_HUNG):
+        values, values_s = _tried(lambda: evaluate(store, sample, folder))
+    untold = f"weighing takes longer than {request.seconds:g} s"  # stands if the next step is ended
+    _write(folder / OUTCOME, Outcome(values=values, costs=untold, seconds={"values": values_s}))
+    with _ended_after(request.seconds, folder / WEIGHING_HUNG):
+        costs, costs_s = _tried(lambda: weigh(store, sample, folder))
+    _write(folder / OUTCOME, Outcome(values=values, costs=costs, seconds={"values": values_s, "costs": costs_s}))
 
 
 def _tried(work: Callable[[], None]) -> tuple[str, float]:

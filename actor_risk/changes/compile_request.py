@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 DEFINITION, OUTCOME, REGISTRY = "definition.json", "outcome.json", "registry.db"
-IMPORT_HUNG, EVALUATION_HUNG, CRASHED, EXITED = "import_hung.txt", "evaluation_hung.txt", "crashed.txt", "exited.json"
+IMPORT_HUNG, EVALUATION_HUNG, WEIGHING_HUNG = "import_hung.txt", "evaluation_hung.txt", "weighing_hung.txt"
+CRASHED, EXITED = "crashed.txt", "exited.json"
 """Where a process that ended early stood."""
 
 
@@ -13,7 +14,7 @@ class CompileRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """repo: its folder. data: where its sources are. folder: for what is written. sample: "" for none.
 
     is_applied: the version is what the registry's file in `folder` has, and of `repo` only its settings are read.
-    protected: files and folders that nothing may write to. seconds: that the import, and the evaluation, may take.
+    protected: files and folders that nothing may write to. seconds: that importing, evaluating, weighing may each take.
     """
 
     repo: str

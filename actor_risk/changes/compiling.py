@@ -47,7 +47,7 @@ class CompileSettings:
     """data: what ACTOR_RISK_DATA is for the repository. folder: takes a folder for each version.
 
     sample: evaluated in each version, None for none. protected: files and folders that nothing may write to.
-    seconds: that importing a version, and evaluating it, may take. environ: what the processes get besides.
+    seconds: that importing, evaluating and weighing a version may each take. environ: what the processes get besides.
     """
 
     data: Path
@@ -88,7 +88,7 @@ def compile_versions(versions: Mapping[str, Path | AppliedRegistry], settings: C
     Call it from a thread that lives until it returns: on Linux the processes end with it. No process of theirs is left
     when it returns, whether they were done, failed or hung.
     """
-    phases = 3 if settings.sample is not None else 2
+    phases = 4 if settings.sample is not None else 2
     deadline = time.monotonic() + _START_SECONDS + phases * settings.seconds
     started: dict[str, _Started] = {}
     try:
@@ -154,7 +154,8 @@ def _result(one: _Started, code: int | None, settings: CompileSettings) -> Compi
         outcome = msgspec.json.decode((one.folder / OUTCOME).read_bytes(), type=Outcome)
     except FileNotFoundError:
         problem = _why_not_evaluated(one, code, settings)
-        definition = msgspec.structs.replace(definition, problems=(*definition.problems, problem))
+        if problem.place:  # a function of the repository is at fault, and not a machine that has other things to do
+            definition = msgspec.structs.replace(definition, problems=(*definition.problems, problem))
         return Compiled(definition, one.folder, Outcome(values=problem.message, costs=problem.message))
     return Compiled(definition, one.folder, outcome)
 
@@ -174,7 +175,8 @@ def _why_not_evaluated(one: _Started, code: int | None, settings: CompileSetting
     """Why the process ended after it wrote the definition, and before it was done with the sample."""
     hung = _place(one, EVALUATION_HUNG)
     if hung is not None or code is None:
-        message = f"evaluating it on the sample takes longer than {settings.seconds:g} s; it was ended at this line"
+        where = "; it was ended at this line" if hung else ""
+        message = f"evaluating it on the sample takes longer than {settings.seconds:g} s{where}"
         return Problem(code="AR304", message=message, place=hung or "")
     return Problem(code="AR304", message=f"on the sample, {_death(one, code)}", place=_place(one, CRASHED) or "")
 

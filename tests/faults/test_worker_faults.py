@@ -55,7 +55,7 @@ def work_for_ever(redis_url: str, project: str, views: Sequence[StreamView], don
 @contextmanager
 def worker_process(redis_url: str, project: str, views: Sequence[StreamView]) -> Iterator[tuple[BaseProcess, Any]]:
     """A worker process, killed at the end, and how many records it has taken through the whole protocol."""
-    done = CHILDREN.Value("q", 0)
+    done = CHILDREN.Value("q", 0, lock=False)  # a killed process would keep its lock
     process = start_child_of_tests(work_for_ever, redis_url, project, views, shared=done)
     try:
         yield process, done

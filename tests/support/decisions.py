@@ -111,7 +111,8 @@ class LoggingProcess:
 
     def __init__(self, folder: Path, writer: str, to: RedisLogSettings | None = None, first: int = 0) -> None:
         """`first`: the number of its first decision. Without `to` it ships none."""
-        self._first, self._answered = first, CHILDREN.Value("q", first)
+        self._first = first
+        self._answered = CHILDREN.Value("q", first, lock=False)  # a killed process would keep its lock
         self._process = start_child_of_tests(_log_for_ever, folder, writer, to, first, shared=self._answered)
 
     def kill(self, after: int) -> list[str]:

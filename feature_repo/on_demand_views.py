@@ -48,7 +48,7 @@ def described(features: dict[str, str]) -> dict[str, str]:
     owner="ads-risk",
     description="How a click compares with what its IP and its creator usually do.",
     schema=[Field(name=name, dtype=Float64) for name in CLICK_RATIOS],
-    tags=described(CLICK_RATIOS),
+    tags={"tier": "1", **described(CLICK_RATIOS)},
 )
 def click_ratios(inputs):
     """Divides, and passes on what the request brings."""
@@ -82,7 +82,7 @@ def click_ratios(inputs):
     owner="account-risk",
     description="How an advertiser's account compares with its own past.",
     schema=[Field(name=name, dtype=Float64) for name in ADVERTISER_RATIOS],
-    tags=described(ADVERTISER_RATIOS),
+    tags={"tier": "1", **described(ADVERTISER_RATIOS)},
 )
 def advertiser_ratios(inputs):
     """Divides."""

@@ -34,6 +34,7 @@ def _profiles(entity: str, *columns: str) -> FileSource:
     """A daily table of an entity; its columns are named for the entity, since a service mixes several."""
     return FileSource(
         name=f"{entity}_profiles",
+        description=f"What is known of each {entity}, once a day.",
         path=str(DATA / "profiles" / f"{entity}_profiles.parquet"),
         field_mapping={column: f"{entity}_{column}" for column in columns},
         timestamp_field="event_time",

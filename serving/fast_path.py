@@ -13,6 +13,7 @@ WANTED = {
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
 }
 """Controller, proxies and replicas must all see these: set them before Ray starts."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from feast import FeatureStore, FeatureView
 from feast.repo_operations import apply_total
@@ -38,7 +39,7 @@ def apply_repo(repo_path: Path, registry_path: Path, environ: Mapping[str, str] 
     config = repo_config(repo_path, registry_path)
     said = io.StringIO()
     try:
-        with _within(repo_path, environ or {}), contextlib.redirect_stdout(said):
+        with within_repo(repo_path, environ or {}), contextlib.redirect_stdout(said):
             apply_total(config, repo_path, True)
     except Exception as error:  # the repository is anybody's code: it may fail in any way
         raise ActorRiskError(f"feast apply failed in {repo_path}: {error}\n{said.getvalue()}".rstrip()) from error
@@ -97,8 +98,11 @@ def _streams(store: FeatureStore) -> list[StreamFeatureView]:
 
 
 @contextlib.contextmanager
-def _within(repo_path: Path, environ: Mapping[str, str]) -> Iterator[None]:
-    """As Feast imports a repository: from within its folder, its modules at the top level; undone afterwards."""
+def within_repo(repo_path: Path, environ: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """As Feast imports a repository: from within its folder, its modules at the top level; undone afterwards.
+
+    environ: variables that it sees meanwhile.
+    """
     directory, path, modules, writes_no_caches = Path.cwd(), list(sys.path), set(sys.modules), sys.dont_write_bytecode
     before = {name: os.environ.get(name) for name in environ}
     os.chdir(repo_path)
@@ -114,7 +118,7 @@ def _within(repo_path: Path, environ: Mapping[str, str]) -> Iterator[None]:
         sys.dont_write_bytecode = writes_no_caches
         for name in set(sys.modules) - modules:
             file = getattr(sys.modules[name], "__file__", None)
-            if file is not None and Path(file).parent == repo_path:
+            if file is not None and Path(file).is_relative_to(repo_path):
                 del sys.modules[name]
         for name, value in before.items():
             if value is None:

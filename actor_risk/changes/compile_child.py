@@ -58,7 +58,8 @@ def main() -> int:
 def _compile(request: CompileRequest, repo: Path, folder: Path) -> None:
     # Feast, whose import takes seconds, comes only now; `materialize` is first, so that it comes quickly.
     import materialize  # noqa: F401
-    from actor_risk.changes.describing import describe, import_repo, prepare, within
+    from actor_risk.changes.describing import describe, import_repo, prepare
+    from actor_risk.feast_repo import within_repo
 
     guard = Guard(repo, [repo, *map(Path, request.protected)])
     guard.stand()
@@ -66,7 +67,7 @@ def _compile(request: CompileRequest, repo: Path, folder: Path) -> None:
         _describe_registry(request, repo, folder)
         return
     process = os.getpid()
-    with (folder / CRASHED).open("w") as crashed, within(repo):
+    with (folder / CRASHED).open("w") as crashed, within_repo(repo):
         faulthandler.enable(crashed)
         prepare(repo, folder / REGISTRY)
         with _ended_after(request.seconds, folder / IMPORT_HUNG), printing_kept(repo, folder / _PRINTED) as printed:

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -52,6 +51,7 @@ from actor_risk.changes.described import (
     WindowDefinition,
 )
 from actor_risk.changes.places import Places, line_of, python_files
+from actor_risk.feast_repo import within_repo
 from materialize.definitions import (
     DefinitionError,
     FeatureField,
@@ -106,7 +106,7 @@ def imported_repo(repo: Path, folder: Path, data: Path) -> Iterator[tuple[RepoDe
     the repository are there as long as the context is.
     """
     repo = repo.resolve()
-    with within(repo):
+    with within_repo(repo):
         imported = import_repo(repo, folder / REGISTRY)
         yield describe(imported, folder, data)
 
@@ -375,26 +375,6 @@ class Telling:
             if all(problem.message != message for problem in self._problems):
                 self._problems.append(_problem("AR006", message, self._places.of(subject), subject))
             return None
-
-
-@contextmanager
-def within(repo: Path) -> Iterator[None]:
-    """As Feast imports a repository: from within its folder, its modules at the top level; undone afterwards."""
-    directory, path, modules, wrote = Path.cwd(), list(sys.path), set(sys.modules), sys.dont_write_bytecode
-    os.chdir(repo)
-    sys.path.insert(0, str(repo))
-    sys.dont_write_bytecode = True
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        os.chdir(directory)
-        sys.path[:] = path
-        sys.dont_write_bytecode = wrote
-        for name in set(sys.modules) - modules:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file is not None and Path(file).is_relative_to(repo):
-                del sys.modules[name]
 
 
 def _config(repo: Path, registry: Path) -> RepoConfig:

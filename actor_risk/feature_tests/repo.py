@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -95,6 +96,8 @@ def _redirect(registry: Path, folder: Path) -> None:
             source.file_options.uri = str(folder / f"{source.name}.parquet")
             source.file_options.s3_endpoint_override = ""
             source.tags.clear()
+    # Feast keeps what it read last by the address of a registry in memory and by this; another may get the address.
+    proto.version_id = str(uuid.uuid4())
     registry.write_bytes(proto.SerializeToString())
 
 

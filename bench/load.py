@@ -4,6 +4,12 @@ A closed loop of N connections sends the next request of a connection when the l
 that a server does, and hides how long callers would have waited. An open loop sends at random times that do not depend
 on the answers, and counts from the time at which a request was *due*: waiting for a free connection is in the latency.
 
+Connections are treated as RFC 9112 (9.3, 9.6) has it. An answer that says `Connection: close` is the last one on its
+connection, and the next request goes out on another. A server may close a kept connection while a request is on its way
+to it: when not one byte of an answer has come, the request is sent once more on a new connection, which a client may do
+(RFC 9110, 9.2.2) as a score asked for twice changes nothing; its latency counts from the first time. Lost is what broke
+off in the middle of its answer, or broke twice.
+
 Linux only: the open loop waits by a timer of nanoseconds, where event loops round to milliseconds.
 """
 
@@ -45,7 +51,8 @@ class Answers:
     began_ns     int64[n] when a request was sent, in the open loop when it was due; ns since the load began
     sent_ns      int64[n] when it was sent
     done_ns      int64[n] when its answer was complete
-    lost         requests without an answer: the connection broke, or the end came first
+    lost         requests without an answer: the connection broke in the middle of it or twice, or the end came first
+    resent       requests that were sent once more, because their connection was closed before an answer began
     seconds      how long requests were sent
     cpu_us       microseconds of CPU that the load itself took for each answer
     """
@@ -55,6 +62,7 @@ class Answers:
     sent_ns: Integers
     done_ns: Integers
     lost: int
+    resent: int
     seconds: float
     cpu_us: float
 
@@ -140,7 +148,7 @@ class _Log:
 
     def __init__(self) -> None:
         self.statuses, self.began, self.sent, self.done = array("q"), array("q"), array("q"), array("q")
-        self.lost = 0
+        self.lost = self.resent = 0
         self._cpu_began_ns = time.process_time_ns()
 
     def add(self, connection: _Connection, status: int, now_ns: int) -> None:
@@ -153,37 +161,53 @@ class _Log:
         cpu_ns = time.process_time_ns() - self._cpu_began_ns
         began, sent, done = (np.array(times, np.int64) - start_ns for times in (self.began, self.sent, self.done))
         statuses = np.array(self.statuses, np.int64)
-        return Answers(statuses, began, sent, done, self.lost, seconds, cpu_ns / 1e3 / max(1, len(statuses)))
+        cpu_us = cpu_ns / 1e3 / max(1, len(statuses))
+        return Answers(statuses, began, sent, done, self.lost, self.resent, seconds, cpu_us)
 
 
 class _Connection(asyncio.Protocol):
-    """One connection with at most one request under way; `answered` and `broke` are told what becomes of it."""
+    """One connection with at most one request under way; `answered` and `broke` are told what becomes of it.
+
+    `is_open`: whether another request may be sent. `may_resend`: whether the one under way may be sent once more
+    elsewhere, as nothing of an answer has come and it has not been sent twice.
+    """
 
     def __init__(self, answered: Callable[[_Connection, int, int], None], broke: Callable[[_Connection], None]) -> None:
         self._answered, self._broke = answered, broke
         self._head = b""
         self._status = 0
         self._left = 0
-        """Bytes of the body that are still to come; below zero: it comes in chunks, of which the last is empty."""
-        self.busy, self.is_open = False, True
+        """Bytes of the body that are still to come; or one of the two below."""
+        self.busy, self.is_open, self.may_resend = False, True, False
+        self.request = b""
         self.began_ns = self.sent_ns = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
 
-    def send(self, request: bytes, began_ns: int) -> None:
+    def send(self, request: bytes, began_ns: int, *, may_resend: bool = True) -> None:
         self.busy, self.began_ns, self.sent_ns = True, began_ns, time.monotonic_ns()
+        self.request, self.may_resend = request, may_resend
         self._transport.write(request)
 
     def close(self) -> None:
-        self._broke = _ignore
+        self._broke, self._status = _ignore, 0
         self._transport.close()
 
-    def connection_lost(self, _error: Exception | None) -> None:
-        self.is_open = False
-        self._broke(self)
+    def connection_lost(self, error: Exception | None) -> None:
+        is_news, self.is_open = self.is_open or self.busy, False
+        if self._status and self._left == _UNTIL_CLOSED and error is None:
+            self._complete()
+        elif is_news:
+            self._broke(self)
 
     def data_received(self, data: bytes) -> None:
+        if not self.busy:
+            self.is_open = False  # an answer that nobody asked for, such as that the server waits no longer
+            self._transport.close()
+            self._broke(self)
+            return
+        self.may_resend = False
         if self._status:
             self._body(data)
             return
@@ -192,28 +216,44 @@ class _Connection(asyncio.Protocol):
         if end < 0:
             self._head = data
             return
+        head = data[:end].lower()
         self._head, self._status = b"", int(data[9:12])
-        self._left = _body_length(data[:end].lower())
+        self._left = _body_length(head)
+        if self._left == _UNTIL_CLOSED or b"\r\nconnection: close" in head:
+            self.is_open = False
         self._body(data[end + 4 :])
 
     def _body(self, data: bytes) -> None:
-        if self._left < 0:
+        if self._left >= 0:
+            surplus = len(data) - self._left
+            complete = surplus >= 0
+            self.is_open = self.is_open and surplus <= 0
+            self._left = max(0, -surplus)
+        elif self._left == _CHUNKED:
             self._head = (self._head + data)[-7:]
             complete = self._head in (b"0\r\n\r\n", b"\r\n0\r\n\r\n")
         else:
-            self._left -= len(data)
-            complete = self._left == 0
+            complete = False
         if complete:
-            status, self._status, self._head, self.busy = self._status, 0, b"", False
-            self._answered(self, status, time.monotonic_ns())
+            self._complete()
+
+    def _complete(self) -> None:
+        status, self._status, self._head, self.busy = self._status, 0, b"", False
+        if not self.is_open:
+            self._transport.close()
+        self._answered(self, status, time.monotonic_ns())
+
+
+_CHUNKED, _UNTIL_CLOSED = -1, -2
+"""Bodies whose length is not told: in chunks, of which the last is empty; and until the connection is closed."""
 
 
 def _body_length(head: bytes) -> int:
-    at = head.find(b"content-length:")
+    at = head.find(b"\r\ncontent-length:")
     if at < 0:
-        return -1
-    end = head.find(b"\r\n", at)
-    return int(head[at + 15 : end if end >= 0 else len(head)])
+        return _CHUNKED if b"\r\ntransfer-encoding: chunked" in head else _UNTIL_CLOSED
+    end = head.find(b"\r\n", at + 2)
+    return int(head[at + 17 : end if end >= 0 else len(head)])
 
 
 def _ignore(_: _Connection) -> None:
@@ -226,30 +266,33 @@ async def _connect(port: int, make: Callable[[], _Connection]) -> _Connection:
     return connection
 
 
-class _Pool:
-    """Connections that are opened anew when the server closes them. `ready` is given each one that is open."""
+@dataclass(frozen=True)
+class _Again:
+    """A request that is to be sent once more."""
 
-    def __init__(
-        self,
-        port: int,
-        log: _Log,
-        answered: Callable[[_Connection, int, int], None],
-        ready: Callable[[_Connection], None],
-    ) -> None:
-        self._port, self._log, self._answered, self._ready = port, log, answered, ready
+    request: bytes
+    began_ns: int
+
+
+class _Pool:
+    """Connections that are opened anew when the server closes them. `ready` is given each one that may send."""
+
+    def __init__(self, port: int, log: _Log, ready: Callable[[_Connection], None]) -> None:
+        self._port, self._log, self._ready = port, log, ready
         self._open: set[_Connection] = set()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[asyncio.Task[None], _Again | None] = {}
 
     async def open(self, count: int) -> list[_Connection]:
         return [await self._one() for _ in range(count)]
 
     @property
     def is_busy(self) -> bool:
-        return any(connection.busy for connection in self._open)
+        return any(connection.busy for connection in self._open) or any(self._opening.values())
 
     def close(self) -> None:
         """Close all; what was under way is lost."""
-        for task in self._opening:
+        for task, again in self._opening.items():
+            self._log.lost += again is not None
             task.cancel()
         for connection in self._open:
             self._log.lost += connection.busy
@@ -260,34 +303,49 @@ class _Pool:
         self._open.add(connection)
         return connection
 
-    def _broke(self, connection: _Connection) -> None:
-        self._log.lost += connection.busy
-        self._open.discard(connection)
-        task = asyncio.get_running_loop().create_task(self._again())
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+    def _answered(self, connection: _Connection, status: int, now_ns: int) -> None:
+        self._log.add(connection, status, now_ns)
+        if connection.is_open:
+            self._ready(connection)
+        else:
+            self._replace(connection, None)
 
-    async def _again(self) -> None:
+    def _broke(self, connection: _Connection) -> None:
+        if connection.busy and connection.may_resend:
+            self._log.resent += 1
+            self._replace(connection, _Again(connection.request, connection.began_ns))
+        else:
+            self._log.lost += connection.busy
+            self._replace(connection, None)
+
+    def _replace(self, connection: _Connection, again: _Again | None) -> None:
+        self._open.discard(connection)
+        task = asyncio.get_running_loop().create_task(self._another(again))
+        self._opening[task] = again
+        task.add_done_callback(self._opening.pop)
+
+    async def _another(self, again: _Again | None) -> None:
         try:
-            self._ready(await self._one())
+            connection = await self._one()
         except (OSError, TimeoutError):
             self._log.lost += 1
+            return
+        if again is None:
+            self._ready(connection)
+        else:
+            connection.send(again.request, again.began_ns, may_resend=False)
 
 
 async def _closed(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Answers:
     turn, log = itertools.cycle(requests), _Log()
     end_ns = time.monotonic_ns() + _NS_PER_S * 3_600
 
-    def answered(connection: _Connection, status: int, now_ns: int) -> None:
-        log.add(connection, status, now_ns)
+    def ready(connection: _Connection) -> None:
+        now_ns = time.monotonic_ns()
         if now_ns < end_ns:
             connection.send(next(turn), now_ns)
 
-    def ready(connection: _Connection) -> None:
-        if time.monotonic_ns() < end_ns:
-            connection.send(next(turn), time.monotonic_ns())
-
-    pool = _Pool(port, log, answered, ready)
+    pool = _Pool(port, log, ready)
     opened = await pool.open(connections)
     start_ns = time.monotonic_ns()
     end_ns = start_ns + round(seconds * _NS_PER_S)
@@ -306,10 +364,6 @@ async def _open(port: int, requests: Sequence[bytes], connections: int, seconds:
     idle: list[_Connection] = []
     waiting: deque[int] = deque()
 
-    def answered(connection: _Connection, status: int, now_ns: int) -> None:
-        log.add(connection, status, now_ns)
-        ready(connection)
-
     def ready(connection: _Connection) -> None:
         if waiting:
             connection.send(next(turn), waiting.popleft())
@@ -324,7 +378,7 @@ async def _open(port: int, requests: Sequence[bytes], connections: int, seconds:
                 return
         waiting.append(due_ns)
 
-    pool = _Pool(port, log, answered, ready)
+    pool = _Pool(port, log, ready)
     idle.extend(await pool.open(connections))
     start_ns = time.monotonic_ns()
     due = schedule.due_ns(start_ns, seconds)

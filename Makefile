@@ -5,6 +5,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # uv trusts what this machine trusts, as pip does: a registry may have a certificate of the company's own.
 export UV_SYSTEM_CERTS ?= true
+# Python keeps what it has compiled, whatever this shell says: a process imports Feast in a third of the time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check soak kafka bench-peers lock clean
 
@@ -58,4 +60,4 @@ lock: $(INSTALLED)
 
 clean:
 	rm -rf .venv .bench-peers
-	find materialize models -name __pycache__ -prune -exec rm -rf {} +
+	find actor_risk bench feature_repo materialize models serving tests -name __pycache__ -prune -exec rm -rf {} +

@@ -52,6 +52,11 @@ def impatient(settings: EventLogSettings) -> EventLogSettings:
     return replace(settings, session_timeout_ms=6_000)
 
 
+def hasty(settings: EventLogSettings) -> EventLogSettings:
+    """The same log for a producer that waits in vain: for a topic that does not exist."""
+    return replace(settings, timeout_ms=4_000)
+
+
 @pytest.fixture
 def log(settings: EventLogSettings) -> Iterator[EventLog]:
     with closing(open_event_log(settings)) as opened:
@@ -414,15 +419,14 @@ def test_large_and_binary_values_come_back_as_they_were(
 
 
 def test_a_record_that_cannot_be_written_is_an_error_at_flush_and_the_others_are_written(
-    log: EventLog, topic: str
+    log: EventLog, settings: EventLogSettings, topic: str
 ) -> None:
-    producer = log.producer()
-    producer.send(topic, b"k", b"good")
-    producer.send("no-such-topic", b"k", b"lost")
-    with pytest.raises(ProduceError) as failed:
-        producer.flush(FLUSH_MS)
+    with closing(open_event_log(hasty(settings))) as producing, closing(producing.producer()) as producer:
+        producer.send(topic, b"k", b"good")
+        producer.send("no-such-topic", b"k", b"lost")
+        with pytest.raises(ProduceError) as failed:
+            producer.flush(FLUSH_MS)
     assert failed.value.count == 1
-    producer.close()
     assert [r.value for r in log.tail(topic, 10)] == [b"good"]
 
 
@@ -458,16 +462,16 @@ def test_many_records_published_from_an_event_loop_are_all_in_the_log(log: Event
     assert sorted(int(r.value) for r in log.tail(topic, 500)) == list(range(200))
 
 
-def test_publishing_to_a_topic_that_does_not_exist_is_an_error(log: EventLog) -> None:
-    async def publish() -> None:
+def test_publishing_to_a_topic_that_does_not_exist_is_an_error(settings: EventLogSettings) -> None:
+    async def publish(log: EventLog) -> None:
         publisher = log.async_publisher()
         try:
             await publisher.publish("no-such-topic", b"k", b"v")
         finally:
             await publisher.close()
 
-    with pytest.raises(StreamError):
-        asyncio.run(publish())
+    with closing(open_event_log(hasty(settings))) as log, pytest.raises(StreamError):
+        asyncio.run(publish(log))
 
 
 def test_dead_letters_come_back_with_their_reason_and_their_bytes(log: EventLog, topic: str) -> None:

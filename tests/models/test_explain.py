@@ -17,7 +17,7 @@ from models import InputError, Scorer, UnsupportedModelError
 from models._operators import DEPTH_MAX
 from models.admission import read_graph
 from models.explain import LOG_ODDS, TREES, InterventionalTrees, PathDependentTrees, explainer_of
-from models.explain._fill import quadrature
+from models.explain._fill import Longs, quadrature
 from models.explain._plain import interventional_shares, path_dependent_shares
 from models.explain._trees import interventional_tables, path_dependent_tables
 from models.export import export_lightgbm, export_trees
@@ -212,9 +212,17 @@ def test_as_many_features_as_a_way_down_can_have_are_explained_in_full() -> None
     np.testing.assert_allclose(sums, margins(ensemble, matrix), rtol=1e-9, atol=1e-9)
 
 
+@pytest.fixture(scope="module")
+def rules() -> tuple[Floats, Floats, Longs]:
+    """For up to 2,000 conditions."""
+    return quadrature(2_000)
+
+
 @pytest.mark.parametrize("conditions", [*range(1, 40), 255, 256, 1_999, 2_000])
-def test_the_integral_of_a_leaf_is_exact_for_any_number_of_conditions(conditions: int) -> None:
-    points, weights, spans = quadrature(2_000)
+def test_the_integral_of_a_leaf_is_exact_for_any_number_of_conditions(
+    conditions: int, rules: tuple[Floats, Floats, Longs]
+) -> None:
+    points, weights, spans = rules
     rule = slice(*spans[conditions])
     assert rule.stop - rule.start <= 2 + conditions * 9 // 16
     for power in {0, 1, conditions // 2, conditions - 1} - {conditions}:

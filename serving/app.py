@@ -1,6 +1,6 @@
 """The Ray Serve application: `serve deploy ray_config.yaml`, or `serving.app:app` by hand.
 
-One deployment: a request is answered by one replica in one process. The only module of serving that knows Ray.
+One deployment: a request is answered by one replica in one process. Only this module, `edge` and `ray_counts` know Ray.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class Scoring:
         if self._waiting is not None:
             self._waiting.cancel()  # or it would load, later, what the config before this one said
         server, settings = self._server, self._settings
+        DOOR.open(server.app.answer, asyncio.get_running_loop())
         self._waiting = await apply_user_config(server.rollouts, user_config)
         if self._following is None:
             self._following = asyncio.gather(

@@ -12,7 +12,7 @@ from materialize.events import TOPICS, json_schema
 from serving.access import Gate, LoopbackGate
 from serving.clock import Clock
 from serving.decision import Health, ModelList, Readiness
-from serving.edge import SCORE, SENT, Door
+from serving.edge import SCORE, Door
 from serving.entity_features import EntityFeaturesApi
 from serving.errors import (
     EventRejectedError,
@@ -159,15 +159,19 @@ class ScoringApp:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        scope["headers"] = scope.get(SENT, scope["headers"])
+        await self.answer(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Answer one HTTP request; the status."""
         path = path_of(scope)
         found = self._routes.find(path, raw_path_of(scope))
         route = OTHER_ROUTE if found is None else found.template
         if self._tracing is None:
-            await self._serve(path, found, route, scope, receive, send)
-            return
+            return await self._serve(path, found, route, scope, receive, send)
         with self._tracing.request(scope, route) as answered:
-            answered(await self._serve(path, found, route, scope, receive, send))
+            status = await self._serve(path, found, route, scope, receive, send)
+            answered(status)
+            return status
 
     async def _serve(
         self, path: str, found: Found | None, route: str, scope: Scope, receive: Receive, send: Send

@@ -6,25 +6,29 @@ Ray loads it by name, in replicas and proxies alike, when this is set before it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.clock import NS_PER_MS
 from serving.http import Response, respond
+from serving.ray_counts import RayCounts, ray_counts_of
 
 SCORE = "/v1/score"
 SHORT = frozenset({SCORE, "/v1/explain"})
 """Answered within milliseconds, and by their own deadline."""
 
-SENT = "actor_risk.headers"
-"""Where the application finds the header fields as they were sent."""
+_ERROR = 500
 
-_UNWATCHED = [(b"x-request-disconnect-disabled", b"?1"), (b"x-request-timeout-seconds", b"0")]
+Answering = Callable[[Scope, Receive, Send], Awaitable[int]]
+"""An ASGI application for HTTP that returns the status that it answered with."""
 
 
 class Door:
-    """Whether this process takes another score, and what it says if not. The application of the process sets both.
+    """How this process answers at the edge, whether it takes another score, and what it says if not.
 
     Ray builds what stands around an application apart from it, by the name of a module: that is where the two meet.
     """
@@ -32,42 +36,69 @@ class Door:
     def __init__(self) -> None:
         self.sheds: Callable[[], bool] = lambda: False
         self.refusal = Response(429)
+        self._answer: Answering | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def open(self, answer: Answering, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on, short requests that come in this event loop are answered at the edge."""
+        self._answer, self._loop = answer, loop
+
+    def answer_in(self, loop: asyncio.AbstractEventLoop) -> Answering | None:
+        """The application, if it runs in this event loop: Ray may let it have a thread of its own."""
+        return self._answer if loop is self._loop else None
 
 
 DOOR = Door()
 
 
 class Edge:
-    """Hands on what Ray Serve can read, and asks no more of it than a request needs.
+    """Answers what is short itself, and hands on what Ray Serve can read.
 
-    1. Only header fields that are ASCII (RFC 9110, section 5.5: others are opaque data). Ray Serve 2.60 answers 500 to
-       a request whose `x-request-id`, or any field that it reads as text, is not UTF-8.
-    2. A score beyond capacity is refused at once: most of what a request costs, Ray's part of it included, would be
-       spent on saying no.
-    3. A short request is watched neither for a caller who leaves nor for a time-out: for both Ray makes two further
-       tasks, waits for either, and cancels one. Ray finds its own words for that among the header fields; they hide
-       what the caller may have sent under these names, which is left in the scope for the application.
+    1. A score beyond capacity is refused at once: most of what a request costs would be spent on saying no.
+    2. A short request goes straight to the application, and Ray only counts it. What Ray does for each request besides
+       (identifiers, a context for calls to other deployments, a queue, a watch for a caller who leaves and one for the
+       time) costs as much as the score itself, and a score has its own of these.
+    3. Of the others Ray gets only header fields that are ASCII (RFC 9110, section 5.5: others are opaque data). Ray
+       Serve 2.60 answers 500 to a request whose `x-request-id`, or any field that it reads as text, is not UTF-8.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._counts = ray_counts_of(app)
+        self._answer: Answering | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application's own answer."""
-        if scope.get("path") == SCORE and scope.get("method") == "POST" and DOOR.sheds():
-            await respond(send, DOOR.refusal)
-            return
+        if scope.get("path") in SHORT:
+            if scope["path"] == SCORE and scope["method"] == "POST" and DOOR.sheds():
+                await respond(send, DOOR.refusal)
+                return
+            if self._counts is not None:
+                answer = self._answer or self._opened()
+                if answer is not None:
+                    await _answer_counted(answer, self._counts, scope, receive, send)
+                    return
         await self._app(_for_ray(scope) if "headers" in scope else scope, receive, send)
+
+    def _opened(self) -> Answering | None:
+        self._answer = DOOR.answer_in(asyncio.get_running_loop())
+        return self._answer
+
+
+async def _answer_counted(answer: Answering, counts: RayCounts, scope: Scope, receive: Receive, send: Send) -> None:
+    began_ns, status = time.perf_counter_ns(), _ERROR
+    counts.begin()
+    try:
+        status = await answer(scope, receive, send)
+    finally:
+        counts.end(scope["method"], scope["path"], status, (time.perf_counter_ns() - began_ns) / NS_PER_MS)
 
 
 def _for_ray(scope: Scope) -> Scope:
     headers = scope["headers"]
-    if not all(value.isascii() for _, value in headers):
-        headers = [field for field in headers if field[1].isascii()]
-        scope = {**scope, "headers": headers}
-    if scope.get("path") in SHORT:
-        scope = {**scope, "headers": [*headers, *_UNWATCHED], SENT: headers}
-    return scope
+    if all(value.isascii() for _, value in headers):
+        return scope
+    return {**scope, "headers": [field for field in headers if field[1].isascii()]}
 
 
 def middlewares() -> list[Middleware]:

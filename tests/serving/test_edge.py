@@ -1,15 +1,16 @@
-"""What stands between Ray Serve and the application: the guard of header bytes, and the user_config."""
+"""What stands between Ray Serve and the application: the edge, and the user_config."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ray.serve._private.http_util import parse_disconnect_disabled_header, parse_request_timeout_header
+from ray.serve._private.common import DeploymentID, RequestMetadata
 
 from materialize.online import OnlineStoreUnavailableError
 from serving.app import DEPLOYMENT, MAX_ONGOING_REQUESTS, MAX_QUEUED_REQUESTS, app, apply_user_config
@@ -50,18 +51,82 @@ def test_header_fields_that_are_no_text_do_not_reach_ray_serve() -> None:
     assert [scope.get("headers") for scope in seen_behind(plain, odd, {"type": "lifespan"})] == [[good], [good], None]
 
 
-def test_ray_serve_watches_no_short_request_and_every_other() -> None:
-    sent = [(b"x-request-timeout-seconds", b"2"), (b"x-request-disconnect-disabled", b"?0")]
-    short, stream = seen_behind(
-        *(
-            {"type": "http", "method": "POST", "path": path, "headers": sent}
-            for path in ("/v1/score", "/v1/score:batch")
-        )
-    )
-    headers = dict(short["headers"])
-    assert parse_disconnect_disabled_header(headers)
-    assert parse_request_timeout_header(headers, 10.0) is None
-    assert stream["headers"] == sent
+class RayReplica:
+    """What of Ray's replica the edge uses: its request handling and its counts. The endpoint's tests have Ray's own."""
+
+    def __init__(self) -> None:
+        self._metrics_manager = self
+        self._deployment_id = DeploymentID("scoring", "actor-risk")
+        self.handled: list[str] = []
+        self.under_way = 0
+        self.told: list[dict[str, Any]] = []
+
+    async def handle(self, scope: Any, _receive: Any, _send: Any) -> None:
+        self.handled.append(scope["path"])
+
+    def inc_num_ongoing_requests(self, request: RequestMetadata) -> None:
+        self.under_way += 1 if request.is_http_request else 0
+
+    def dec_num_ongoing_requests(self, request: RequestMetadata) -> None:
+        self.under_way -= 1 if request.is_http_request else 0
+
+    def record_request_metrics(self, **told: Any) -> None:
+        self.told.append(told)
+
+    def record_ingress_request_metrics(self, **told: Any) -> None:
+        self.told.append(told)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Door:
+    door = Door()
+    monkeypatch.setattr("serving.edge.DOOR", door)
+    return door
+
+
+async def through_the_edge(world: World, replica: RayReplica, path: str, body: dict[str, Any]) -> Answer:
+    """One request to an application that is served in this event loop, behind what stands before Ray's handling."""
+    at_edge = replace(world, app=edged(replica.handle))
+    return await at_edge.call("POST", path, json.dumps(body).encode(), {"content-type": "application/json"})
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/explain"])
+def test_a_short_request_is_answered_before_ray_which_counts_it(world: World, opened: Door, path: str) -> None:
+    replica, seen = RayReplica(), []
+
+    async def look() -> None:
+        seen.append(replica.under_way)
+
+    world.features.answering = look
+
+    async def scene() -> list[Answer]:
+        opened.open(world.app.answer, asyncio.get_running_loop())
+        return [await through_the_edge(world, replica, path, body) for body in (SCORING, {"model": SERVICE})]
+
+    answered, wrong = asyncio.run(scene())
+    assert (answered.status, wrong.status) == (200, 422)
+    assert replica.handled == []
+    assert seen == [1]
+    assert replica.under_way == 0
+    _, good, _, bad = replica.told
+    assert (good["route"], good["method"], good["status_code"], good["is_error"]) == (path, "POST", "200", False)
+    assert (bad["status_code"], bad["is_error"], bad["app_name"]) == ("422", True, "actor-risk")
+
+
+def test_all_else_is_handled_by_ray(world: World, opened: Door) -> None:
+    replica, elsewhere = RayReplica(), asyncio.new_event_loop()
+
+    async def scene() -> None:
+        await through_the_edge(world, replica, "/v1/score", SCORING)  # before there is an application
+        opened.open(world.app.answer, elsewhere)  # Ray may run it in a thread of its own
+        await through_the_edge(world, replica, "/v1/score", SCORING)
+        opened.open(world.app.answer, asyncio.get_running_loop())
+        await through_the_edge(world, replica, "/v1/score:batch", SCORING)
+
+    asyncio.run(scene())
+    elsewhere.close()
+    assert replica.handled == ["/v1/score", "/v1/score", "/v1/score:batch"]
+    assert replica.told == []
 
 
 def test_a_score_beyond_capacity_is_refused_before_ray_serve_and_said_as_anywhere(published: Path) -> None:
@@ -91,15 +156,6 @@ def test_a_score_beyond_capacity_is_refused_before_ray_serve_and_said_as_anywher
     assert dict(door.refusal.headers)["retry-after"] == "1"
     assert {answer.status for answer in answered} == {200}
     assert world.service.state().refused == 2
-
-
-def test_the_application_sees_the_header_fields_that_were_sent(world: World) -> None:
-    headers = {"content-type": "application/json", "x-request-timeout-seconds": "no number"}
-    body = b'{"model": "ad_click_risk", "entities": {"ip": "203.0.113.9", "device_id": "dev-1"}}'
-    plain = replace(world, app=edged(world.app))
-    assert asyncio.run(plain.call("POST", "/v1/score", body, headers)).status == 422
-    del headers["x-request-timeout-seconds"]
-    assert asyncio.run(plain.call("POST", "/v1/score", body, headers)).status == 200
 
 
 def test_a_user_config_names_the_models_to_serve(world: World) -> None:

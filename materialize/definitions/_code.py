@@ -11,13 +11,15 @@ import ast
 import textwrap
 from collections.abc import Iterator
 
+from materialize.definitions._local_names import without_local_names
+
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DOCUMENTED = (*_FUNCTIONS, ast.ClassDef)
 _NO_MEANING = ("type_comment", "type_ignores", "kind", "type_params")
 
 
 def canonical_code(text: str) -> str:
-    """The function's code without decorators, docstrings, annotations, comments and layout.
+    """The function's code without decorators, docstrings, annotations, local names, comments and layout.
 
     The text itself where it is not Python.
     """
@@ -25,18 +27,38 @@ def canonical_code(text: str) -> str:
         parsed = ast.parse(textwrap.dedent(text))
     except SyntaxError:
         return text
-    return "".join(_written(parsed.body[0] if len(parsed.body) == 1 else parsed, outermost=True))
+    for node in ast.walk(parsed):
+        _leave_out_words(node)
+    only = parsed.body[0] if len(parsed.body) == 1 else parsed
+    if isinstance(only, _FUNCTIONS):
+        only.decorator_list = []  # Feast's
+        without_local_names(only)
+    return "".join(_written(only))
 
 
-def _written(node: ast.AST, *, outermost: bool = False) -> Iterator[str]:
+def _leave_out_words(node: ast.AST) -> None:
+    """Docstrings and annotations say nothing that is computed."""
+    if isinstance(node, _DOCUMENTED):
+        node.body = _without_docstring(node.body)
+    if isinstance(node, _FUNCTIONS):
+        node.returns = None
+    if isinstance(node, ast.arg):
+        node.annotation = None
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0] if body else None
+    is_docstring = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
+    return body[1:] if is_docstring else body
+
+
+def _written(node: ast.AST) -> Iterator[str]:
     yield type(node).__name__
     yield "("
     for name, value in ast.iter_fields(node):
-        if name in _NO_MEANING or _is_left_out(node, name, outermost=outermost):
-            continue
-        if name == "body" and isinstance(node, _DOCUMENTED):
-            value = _without_docstring(value)
-        if value is not None and value != []:
+        if name not in _NO_MEANING and value is not None and value != []:
             yield f"{name}="
             yield from _value(value)
             yield ","
@@ -54,18 +76,3 @@ def _value(value: object) -> Iterator[str]:
         yield "]"
     else:
         yield repr(value)
-
-
-def _is_left_out(node: ast.AST, name: str, *, outermost: bool) -> bool:
-    """Annotations say nothing that is computed; the outermost function's decorators are Feast's."""
-    if isinstance(node, (*_FUNCTIONS, ast.arg)) and name in ("returns", "annotation"):
-        return True
-    return outermost and isinstance(node, _FUNCTIONS) and name == "decorator_list"
-
-
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0] if body else None
-    is_docstring = (
-        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
-    )
-    return body[1:] if is_docstring else body

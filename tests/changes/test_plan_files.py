@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def calls() -> list[list[str]]:
     runs = [step.get("run", "") for job in WORKFLOW["jobs"] for step in steps(job)]
     lines = [line for run in runs for line in run.splitlines() if "actor-risk " in line]
     found = [shlex.split(line, comments=True)[1:] for line in lines]
-    return [*found, [*HOOK["entry"].split()[1:], *HOOK["args"]]]
+    return [*found, HOOK["entry"].split()[1:]]
 
 
 @pytest.mark.parametrize("words", calls(), ids=" ".join)
@@ -47,6 +48,7 @@ def test_every_call_is_one_that_the_command_takes(words: list[str]) -> None:
 def test_the_files_call_plan() -> None:
     assert [words[0] for words in calls()] == ["simulate", "plan", "plan"]
     assert HOOK["pass_filenames"] is False
+    assert "pre-push" not in HOOK["stages"]  # nothing differs from HEAD then
 
 
 def test_both_run_only_for_changes_of_the_feature_repository() -> None:
@@ -72,10 +74,13 @@ def test_no_text_of_a_pull_request_is_put_into_a_script() -> None:
 
 def test_a_refused_plan_is_told_all_the_same_and_a_fork_gets_a_summary() -> None:
     after = [step for step in steps("plan") if step.get("if")]
-    assert [step["if"] for step in after] == ["${{ !cancelled() }}"] * 2
+    assert [step["if"] for step in after] == ["${{ !cancelled() && hashFiles('plan.md') != '' }}"] * 2
     assert "$GITHUB_STEP_SUMMARY" in after[0]["run"]
     condition = WORKFLOW["jobs"]["comment"]["if"]
     assert "!cancelled()" in condition
+    assert "needs.plan.outputs.report == 'success'" in condition
+    assert WORKFLOW["jobs"]["plan"]["outputs"] == {"report": "${{ steps.report.outcome }}"}
+    assert after[1]["id"] == "report"
     assert "head.repo.full_name == github.repository" in condition
 
 
@@ -83,6 +88,34 @@ def test_the_comment_is_found_again_by_what_it_begins_with() -> None:
     (write,) = (step for step in steps("comment") if "run" in step)
     assert f'startswith("{MARKER}")' in write["env"]["OURS"]
     assert {"PATCH", "POST"} <= set(re.findall(r"--method (\w+)", write["run"]))
+
+
+GH = """#!/bin/sh
+echo "$*" >> "$CALLS"
+case "$*" in *--paginate*) printf "$IDS"; exit "$FAILS" ;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("ids", "fails", "written"),
+    [
+        ("", 0, "--silent --method POST all --field body=@plan.md"),
+        ("12\\n", 0, "--silent --method PATCH one/12 --field body=@plan.md"),
+        ("12\\n13\\n", 0, "--silent --method PATCH one/12 --field body=@plan.md"),
+        ("", 1, None),
+    ],
+)
+def test_one_comment_is_written_and_kept_up_to_date(ids: str, fails: int, written: str | None, tmp_path: Path) -> None:
+    (tmp_path / "gh").write_text(GH)
+    (tmp_path / "gh").chmod(0o755)
+    (write,) = (step for step in steps("comment") if "run" in step)
+    calls = tmp_path / "calls"
+    given = {"COMMENTS": "all", "ONE": "one", "OURS": "", "IDS": ids, "FAILS": str(fails), "CALLS": str(calls)}
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **given}
+    done = subprocess.run(["bash", "-e", "-c", write["run"]], env=environment, check=False)
+    assert done.returncode == fails
+    found = [call.removeprefix("api ") for call in calls.read_text().splitlines()[1:]]
+    assert found == ([] if written is None else [written])
 
 
 def test_every_action_is_pinned_to_a_commit() -> None:

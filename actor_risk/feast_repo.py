@@ -18,6 +18,7 @@ from feast import FeatureStore, FeatureView
 from feast.repo_operations import apply_total
 from feast.stream_feature_view import StreamFeatureView
 
+from actor_risk.changes.places import line_of
 from actor_risk.errors import ActorRiskError
 from materialize.definitions import StreamView, View, compile_view, repo_config
 
@@ -33,7 +34,7 @@ class Applied:
 def apply_repo(repo_path: Path, registry_path: Path, environ: Mapping[str, str] | None = None) -> Applied:
     """`feast apply` of the repository into the registry file, quietly, with `environ` added to the environment.
 
-    Raises ActorRiskError, with Feast's own words, when the repository cannot be applied.
+    Raises ActorRiskError, with Feast's own words and the line of the repository, when it cannot be applied.
     """
     registry_path.parent.mkdir(parents=True, exist_ok=True)
     config = repo_config(repo_path, registry_path)
@@ -41,8 +42,13 @@ def apply_repo(repo_path: Path, registry_path: Path, environ: Mapping[str, str] 
     try:
         with within_repo(repo_path, environ or {}), contextlib.redirect_stdout(said):
             apply_total(config, repo_path, True)
-    except Exception as error:  # the repository is anybody's code: it may fail in any way
-        raise ActorRiskError(f"feast apply failed in {repo_path}: {error}\n{said.getvalue()}".rstrip()) from error
+    except (Exception, SystemExit) as error:  # the repository is anybody's code: it may fail in any way
+        place = line_of(repo_path, error)
+        if isinstance(error, SystemExit) and not place:
+            raise  # somebody ends this process
+        where = f"{repo_path}/{place}" if place else repo_path
+        why = f"{type(error).__name__}: {error}" if place else error
+        raise ActorRiskError(f"feast apply failed in {where}: {why}\n{said.getvalue()}".rstrip()) from error
     store = FeatureStore(config=config)
     return Applied(
         len(store.list_all_feature_views()), tuple(sorted(service.name for service in store.list_feature_services()))

@@ -17,12 +17,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from actor_risk.changes.apply_log import ApplyLog, Begun, Ended, Ending, digest_of, sources_of
+from actor_risk.changes.checkout import commit_of
 from actor_risk.changes.plan import Plan
 from actor_risk.changes.registered import Registered, counted, differences, in_a_line
 from actor_risk.changes.registry_file import registered_in
@@ -30,8 +30,6 @@ from actor_risk.errors import ActorRiskError
 from actor_risk.feast_repo import Applied, apply_repo
 from actor_risk.home import Home
 from actor_risk.local.server import exclusive
-
-GIT_TIMEOUT_S = 5
 
 Planner = Callable[[Path | None, Path], Plan]
 """Makes the plan of two repositories, old and new; no old one: the registry has what nobody kept the sources of."""
@@ -174,16 +172,6 @@ def history(home: Home) -> list[Begun]:
     return ApplyLog(home.root).applies()
 
 
-def rows_to_fill(plan: Plan) -> list[str]:
-    """The views whose rows have to be filled again once the plan is applied: new ones, and those of another meaning."""
-    found = []
-    for view in plan.new.views:
-        before = plan.old.view(view.name)
-        if view.kind != "on_demand" and (before is None or before.fingerprint != view.fingerprint):
-            found.append(view.name)
-    return found
-
-
 def _require_apart(home: Home) -> None:
     if home.root.resolve().is_relative_to(home.feature_repo.resolve()):
         raise ActorRiskError(
@@ -266,21 +254,6 @@ def _in_words(prepared: Prepared, registered: Registered) -> list[str]:
     changes = () if prepared.plan is None else prepared.plan.changes
     named = [f"{change.what} {change.kind} {change.name}" for change in changes]
     return named or differences(prepared.before, registered)
-
-
-def commit_of(repo: Path) -> str:
-    """The Git commit of a folder, with `+` where its files differ from it; "" outside of Git."""
-
-    def said(*words: str) -> str | None:
-        command = ["git", "-C", str(repo), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    try:
-        commit, differs = said("rev-parse", "HEAD"), said("status", "--porcelain", "--", ".")
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return "" if not commit else f"{commit}+" if differs else commit
 
 
 def _environment(home: Home) -> dict[str, str]:

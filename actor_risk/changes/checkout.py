@@ -1,13 +1,15 @@
 """What a change is compared with: the repository's folder at a commit, taken out of git, or another folder.
 
 Without `--against`, it is where this branch left `main`: what a reviewer of it sees, with what is not committed yet.
-On `main` itself that is the last commit, and where nothing differs from that, the commit before it. A name is taken as
+On `main` itself that is the last commit, and where nothing differs from that, the commit before it; before the first
+commit there is no old version. A name is taken as
 it stands: `origin/main` is its newest commit. `origin/main...`, as `git diff` has it, is where this branch left it.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -22,6 +24,8 @@ MAINS = ("origin/main", "main", "origin/master", "master")
 FEATURE_STORE = "feature_store.yaml"
 _GIT_SECONDS = 60
 _SINCE_BRANCH = "..."
+_OF_ANOTHER_TREE = frozenset(("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR"))
+"""What git tells its hooks of where it runs: with it, git would not look where the repository is."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ def old_version(repo: Path, against: str | None = None) -> Iterator[Against]:
         yield Against(str(against), folder.resolve())
         return
     tree = _Tree.around(repo, against)
+    if against in (None, "HEAD") and tree.has_no_commit():
+        yield Against("nothing: there is no commit yet", None)
+        return
     name, commit = tree.commit(against)
     with TemporaryDirectory(prefix="actor-risk-plan-") as apart:
         yield Against(name, tree.taken_out(commit, Path(apart)))
@@ -71,6 +78,10 @@ class _Tree:
             raise ActorRiskError(f"{repo} is in no git repository{named}: {instead} ({error})") from error
         root = Path(top).resolve()
         return _Tree(root, repo.resolve().relative_to(root).as_posix())
+
+    def has_no_commit(self) -> bool:
+        """Whether the first commit is still to be made."""
+        return self._output("rev-parse", "--verify", "--quiet", "HEAD^{commit}") is None
 
     def commit(self, against: str | None) -> tuple[str, str]:
         """How it is called, and its hash."""
@@ -98,9 +109,7 @@ class _Tree:
         return folder / self.inside
 
     def _default(self) -> tuple[str, str]:
-        head = self._output("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        if head is None:
-            raise ActorRiskError(f"{self.top} has no commit yet: say --against PATH, or commit what there is")
+        head = self._known("HEAD")
         for main in MAINS:
             known = self._output("rev-parse", "--verify", "--quiet", f"{main}^{{commit}}")
             left = self._left(known) if known is not None else None
@@ -144,6 +153,15 @@ class _GitFailedError(ActorRiskError):
     """Git was there and said no."""
 
 
+def commit_of(folder: Path) -> str:
+    """The commit that a folder is at, with `+` where its files differ from it; "" outside of git."""
+    try:
+        commit, differs = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "--", ".")
+    except ActorRiskError:
+        return ""
+    return f"{commit}+" if differs else commit
+
+
 def _git(folder: Path, *words: str) -> str:
     return _git_bytes(folder, *words).decode(errors="surrogateescape").strip()
 
@@ -151,8 +169,9 @@ def _git(folder: Path, *words: str) -> str:
 def _git_bytes(folder: Path, *words: str) -> bytes:
     """What git says. Locks that it would take only to be faster next time are left out: nothing is written."""
     command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    environment = {name: text for name, text in os.environ.items() if name not in _OF_ANOTHER_TREE}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_GIT_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=_GIT_SECONDS, check=False, env=environment)
     except FileNotFoundError as error:
         raise ActorRiskError("git is not installed: install it, or say --against PATH of another folder") from error
     except subprocess.TimeoutExpired as error:

@@ -1,7 +1,7 @@
 """`python -m actor_risk.changes.compile_child REQUEST.json`: one version of a repository, in a process of its own.
 
  1. every file is parsed: what is not valid Python is told at once, and nothing is imported
- 2. guards are put up: no network, no write to what is live, what is printed is kept
+ 2. guards are put up: no network, no other program, no write but to temporary files, what is printed is kept
  3. every module is imported, as `feast apply` does, and applied to a registry in the output folder
  4. `definition.json` is written
  5. with a sample, its features are evaluated and weighed, and `outcome.json` says how that ended
@@ -40,6 +40,7 @@ from actor_risk.changes.guarding import Guard, Printed, printing_kept
 from actor_risk.changes.places import line_in, python_files, syntax_problems
 
 _PRINTED = "printed.txt"
+_NO_STORE = "it cannot be applied"
 
 
 def main() -> int:
@@ -61,7 +62,7 @@ def _compile(request: CompileRequest, repo: Path, folder: Path) -> None:
     from actor_risk.changes.describing import describe, import_repo, prepare
     from actor_risk.feast_repo import within_repo
 
-    guard = Guard(repo, [repo, *map(Path, request.protected)])
+    guard = Guard(repo, folder, [repo, *map(Path, request.protected)])
     guard.stand()
     if request.is_applied:
         _describe_registry(request, repo, folder)
@@ -80,6 +81,8 @@ def _compile(request: CompileRequest, repo: Path, folder: Path) -> None:
         _write(folder / DEFINITION, _with_guarded(definition, guard, printed))
         if store is not None:
             _evaluate(request, store, folder)
+        else:
+            _write(folder / OUTCOME, Outcome(values=_NO_STORE, costs=_NO_STORE))
 
 
 def _describe_registry(request: CompileRequest, repo: Path, folder: Path) -> None:
@@ -120,9 +123,9 @@ def _tried(work: Callable[[], None]) -> tuple[str, float]:
 
 
 def _with_guarded(definition: RepoDefinition, guard: Guard, printed: Printed) -> RepoDefinition:
-    """With what the guards saw; an import that failed only because it may not call the network is told once."""
-    problems = list(guard.network)
-    problems += [one for one in definition.problems if all(one.place != told.place for told in guard.network)]
+    """With what the guards saw; an import that failed only because it may not do that is told once."""
+    problems = list(guard.refused)
+    problems += [one for one in definition.problems if all(one.place != told.place for told in guard.refused)]
     text = printed.text
     if text.strip():
         first = text.strip().splitlines()[0][:80]
@@ -163,4 +166,7 @@ def _write(file: Path, content: msgspec.Struct) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads that a module started would keep the process

@@ -148,7 +148,7 @@ def _result(one: _Started, code: int | None, settings: CompileSettings) -> Compi
         definition = msgspec.json.decode((one.folder / DEFINITION).read_bytes(), type=RepoDefinition)
     except FileNotFoundError:
         return Compiled(RepoDefinition(problems=(_why_none(one, code, settings),)), one.folder)
-    if settings.sample is None or any(problem.code in ("AR001", "AR002") for problem in definition.problems):
+    if settings.sample is None or definition.is_unreadable:
         return Compiled(definition, one.folder)
     try:
         outcome = msgspec.json.decode((one.folder / OUTCOME).read_bytes(), type=Outcome)

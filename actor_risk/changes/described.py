@@ -9,6 +9,9 @@ from typing import Literal
 
 import msgspec
 
+UNREADABLE = frozenset(("AR001", "AR002", "AR003", "AR004", "AR006"))
+"""Codes of problems for which it may be that nothing of a repository is known."""
+
 
 class Named(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every definition has. `place` is `file:line` below the repository, "" where it is not known."""
@@ -128,6 +131,12 @@ class RepoDefinition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     services: tuple[ServiceDefinition, ...] = ()
     problems: tuple[Problem, ...] = ()
     printed: str = ""
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether nothing is known of it, since it cannot be imported or applied: what it lacks would look removed."""
+        is_empty = not (self.entities or self.sources or self.views or self.services)
+        return is_empty and any(problem.code in UNREADABLE for problem in self.problems)
 
     def view(self, name: str) -> ViewDefinition | None:
         """The view of that name."""

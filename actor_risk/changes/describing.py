@@ -6,10 +6,10 @@ The repository is anybody's code and may fail in any way; whatever goes wrong is
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -51,6 +51,7 @@ from actor_risk.changes.described import (
     WindowDefinition,
 )
 from actor_risk.changes.places import Places, line_of, python_files
+from actor_risk.changes.topic_columns import topic_columns
 from actor_risk.feast_repo import within_repo
 from materialize.definitions import (
     DefinitionError,
@@ -162,8 +163,11 @@ def describe(imported: Imported, folder: Path, data: Path) -> tuple[RepoDefiniti
     if imported.contents is None or imported.config is None:
         return RepoDefinition(problems=tuple(imported.problems)), None
     places = Places(imported.repo, python_files(imported.repo))
-    store, problems = _applied(imported.contents, imported.config, folder, places)
-    told = Telling(imported.repo, data, imported.contents, places, store, [*imported.problems, *problems])
+    try:
+        store = _applied(imported.contents, imported.config, folder)
+    except Exception as error:
+        return RepoDefinition(problems=(*imported.problems, _refused(imported, places, error))), None
+    told = Telling(imported.repo, data, imported.contents, places, store, imported.problems)
     return told.definition(imported.config.project), store
 
 
@@ -172,14 +176,18 @@ def applied_store(repo: Path, registry: Path) -> FeatureStore:
     return FeatureStore(config=_config(repo, registry))
 
 
-def _applied(
-    contents: RepoContents, config: RepoConfig, folder: Path, places: Places
-) -> tuple[FeatureStore | None, list[Problem]]:
+def _applied(contents: RepoContents, config: RepoConfig, folder: Path) -> FeatureStore:
     """The store with everything applied, as `feast apply` does but for the online store, which is left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     if not contents.projects:
         contents.projects.append(Project(name=config.project))
-    objects = [
+    store = FeatureStore(config=config)
+    store.apply(_objects(contents))
+    return store
+
+
+def _objects(contents: RepoContents) -> list[Any]:
+    return [
         *contents.projects,
         *contents.data_sources,
         *contents.entities[:-1],  # the last one is Feast's own, which it adds by itself
@@ -188,14 +196,16 @@ def _applied(
         *contents.stream_feature_views,
         *contents.feature_services,
     ]
-    try:
-        store = FeatureStore(config=config)
-        store.apply(objects)
-    except Exception as error:
-        text = _words(error)
-        subject = next((one.name for one in objects if _is_named(one.name, text)), "")
-        return None, [_problem("AR006", f"Feast refuses it: {text}", places.of(subject) if subject else "", subject)]
-    return store, []
+
+
+def _refused(imported: Imported, places: Places, error: Exception) -> Problem:
+    """Feast refuses the repository: by a word of it, or since a function fails that it tries with some value."""
+    text, place = _words(error), line_of(imported.repo, error)
+    called = {frame.name for frame in traceback.extract_tb(error.__traceback__)} if place else set()
+    names = [one.name for one in _objects(imported.contents)] if imported.contents is not None else []
+    subject = next((name for name in names if _is_named(name, text) or name in called), "")
+    where = place or (places.of(subject) if subject else "")
+    return _problem("AR006", f"Feast refuses it: {text}", where, subject)
 
 
 class Telling:
@@ -207,7 +217,7 @@ class Telling:
         data: Path,
         contents: RepoContents,
         places: Places,
-        store: FeatureStore | None,
+        store: FeatureStore,
         problems: list[Problem],
     ) -> None:
         self._repo, self._data, self._places, self._store = repo, data, places, store
@@ -260,7 +270,7 @@ class Telling:
         return SourceDefinition(
             **named,
             kind="stream" if _is_stream(source) else "table",
-            columns=_columns(source),
+            columns=topic_columns(source),
             mapped=dict(source.field_mapping or getattr(batch, "field_mapping", None) or {}),
             timestamp_field=source.timestamp_field or getattr(batch, "timestamp_field", "") or "",
             created_field=source.created_timestamp_column or getattr(batch, "created_timestamp_column", "") or "",
@@ -279,9 +289,7 @@ class Telling:
         return os.path.relpath(text, self._repo) if Path(text).is_relative_to(around) else text
 
     def _stored_view(self, view: FeatureView) -> ViewDefinition:
-        registered = view
-        if self._store is not None:  # compiled as it will be read, from the registry
-            registered = self._store.registry.get_any_feature_view(view.name, self._store.project)
+        registered = self._store.registry.get_any_feature_view(view.name, self._store.project)  # as it will be read
         compiled = self._compiled(view.name, lambda: compile_view(registered))
         stream = isinstance(view, StreamFeatureView)
         keys = {key.name: key.kind for key in entity_join_keys(registered)}
@@ -359,8 +367,6 @@ class Telling:
         )
 
     def _compile_service(self, service: FeatureService) -> Any:
-        if self._store is None:
-            return None
         registry, project = self._store.registry, self._store.project
         if any(one.name == service.name for one in self._contents.feature_services):
             service = registry.get_feature_service(service.name, project)
@@ -383,21 +389,6 @@ def _config(repo: Path, registry: Path) -> RepoConfig:
     config.online_config = None
     config.batch_engine_config = "local"
     return config
-
-
-def _columns(source: DataSource) -> dict[str, str]:
-    """The columns that a topic's message format declares: in JSON's "name type, name type", or Avro's record."""
-    options = getattr(source, "kafka_options", None) or getattr(source, "kinesis_options", None)
-    schema = getattr(getattr(options, "message_format", None), "schema_json", None) or ""
-    if schema.lstrip().startswith("{"):
-        try:
-            declared = json.loads(schema)
-        except ValueError:
-            return {}
-        fields = declared.get("fields", []) if isinstance(declared, dict) else []
-        return {str(one["name"]): json.dumps(one.get("type")).strip('"') for one in fields if "name" in one}
-    pairs = (part.split(None, 1) for part in schema.split(","))
-    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
 
 
 def _window(aggregation: Aggregation) -> WindowDefinition | None:

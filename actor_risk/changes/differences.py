@@ -28,13 +28,12 @@ from actor_risk.changes.meanings import (
 )
 from actor_risk.changes.plan import Change, Kind
 from actor_risk.changes.readers import Readers
+from actor_risk.changes.versions import EVENT_COLUMNS
 from actor_risk.changes.wording import length
 
 T = TypeVar("T", EntityDefinition, SourceDefinition, ViewDefinition, FeatureDefinition, ServiceDefinition)
 
 _KINDS: tuple[Kind, ...] = ("entity", "source", "view", "feature", "service")
-_OF_EVERY_EVENT = ("event_id", "event_time")
-"""Whatever these columns say, every window is made of it."""
 _SHOWN = 8
 
 
@@ -60,7 +59,7 @@ class _Comparison:
             *self._sources(),
             *self._views(),
             *self._stored_features,
-            *self._on_demand_features(),
+            *self._on_demand_features,
             *self._services(),
         ]
         return tuple(sorted(found, key=lambda change: (_KINDS.index(change.kind), change.name)))
@@ -131,9 +130,9 @@ class _Comparison:
     def _stored_features(self) -> list[Change]:
         return [change for old, new in self._pairs_of_views() for change in self._features(old, new, "stored")]
 
-    def _on_demand_features(self) -> Iterator[Change]:
-        for old, new in self._pairs_of_views():
-            yield from self._features(old, new, "on_demand")
+    @cached_property
+    def _on_demand_features(self) -> list[Change]:
+        return [change for old, new in self._pairs_of_views() for change in self._features(old, new, "on_demand")]
 
     def _features(self, old: ViewDefinition | None, new: ViewDefinition | None, kind: str) -> Iterator[Change]:
         """Of a view that both versions have; those of a view that one has alone are told with it."""
@@ -147,7 +146,7 @@ class _Comparison:
                 yield self._feature_change(old, new, one, other, [])
                 continue
             details = [*_feature_details(one, other), *causes.get(one.name, ())]
-            if details or _words_differ(one, other):
+            if details or _word_details(one, other):
                 yield self._feature_change(old, new, one, other, details)
 
     def _feature_change(
@@ -194,7 +193,7 @@ class _Comparison:
         given = outputs(new.code_text) if new.code_text else {}
         for feature in new.features:
             column = feature.window.column if feature.window is not None else feature.name
-            if changed is None or column in changed or changed & {*new.keys, *_OF_EVERY_EVENT, new.timestamp_field}:
+            if changed is None or column in changed or changed & {*new.keys, *EVENT_COLUMNS, new.timestamp_field}:
                 found[feature.name].append("its function")
             text = _text_of(column, given, new)
             touched = [name for name in from_source if name == "*" or name == column or f"'{name}'" in text]
@@ -250,7 +249,7 @@ class _Comparison:
 
     def _all_features(self) -> Iterator[Change]:
         yield from self._stored_features
-        yield from self._on_demand_features()
+        yield from self._on_demand_features
 
     def _renamed_refs(self) -> dict[str, str]:
         """`view:feature` of the old version → of the new one, where that is another."""
@@ -367,10 +366,6 @@ def _order_details(old: ViewDefinition, new: ViewDefinition) -> list[str]:
     before, after = ([one.name for one in view.features] for view in (old, new))
     kept = [name for name in before if name in after]
     return ["order of its features"] if kept != [name for name in after if name in before] else []
-
-
-def _words_differ(old: FeatureDefinition, new: FeatureDefinition) -> bool:
-    return bool(_word_details(old, new))
 
 
 def _word_details(old: Named | FeatureDefinition, new: Named | FeatureDefinition) -> list[str]:

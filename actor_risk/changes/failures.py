@@ -1,26 +1,38 @@
 """What a function of the repository did wrong on the sample, without anything that it was given.
 
-The text of an error may quote a value of somebody's: of what it quotes, and of its numbers, only what stands in the
-function's own code is kept.
+The text of an error may quote a value of somebody's. Of what it quotes, of numbers and of addresses only what stands in
+the function's own code is kept; of all its words, where the repository's own `raise` or `assert` put them together, and
+of those behind a colon, where whoever reports a value writes it.
 """
 
 from __future__ import annotations
 
+import dis
 import re
-import traceback
+import sysconfig
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import actor_risk
+import materialize
 from actor_risk.changes.described import Problem
+from actor_risk.changes.places import line_of
 from materialize.definitions import DefinitionError
 
 _QUOTED = re.compile(r"""(['"])(.*?)\1""")
 _NUMBER = re.compile(r"(?<![\w'\"])\d[\d.:_]*")
 _PATH = re.compile(r"(?:/[\w.@~-]+){2,}/?")
+_ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+|\b(?=\w*\d)\w+\b")
+_WORD = re.compile(r"\w+")
 TEXT_MAX = 200
 LEFT_OUT = "…"
 _KINDS = frozenset({"float", "int", "str", "bytes", "bool", "list", "dict", "tuple", "NoneType", "ndarray", "object"})
 """Names of types, which errors quote."""
+_LIBRARIES = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    *(str(Path(module.__file__ or "").parent) for module in (actor_risk, materialize)),
+)
 
 
 def code_text(written: str | None, function: Any) -> str:
@@ -35,10 +47,18 @@ def failure(view: str, error: BaseException, code: str, repo: Path | None) -> Pr
     if isinstance(cause, DefinitionError):
         text = _without_values(str(error), code + view)
     else:
-        text = f"{type(cause).__name__}: {_without_values(str(cause), code)}"
-    return Problem(
-        code="AR304", subject=view, place=_place(cause, repo), message=f"view {view!r} fails on the sample: {text}"
-    )
+        told = _without_words(str(cause), code, everywhere=_is_raised_by_hand(cause.__traceback__))
+        text = f"{type(cause).__name__}: {_without_values(told, code)}"
+    place = "" if repo is None else line_of(repo.resolve(), cause)
+    return Problem(code="AR304", subject=view, place=place, message=f"view {view!r} fails on the sample: {text}")
+
+
+def _without_words(text: str, code: str, *, everywhere: bool) -> str:
+    """Without words that the code does not have: anywhere, or behind the first colon."""
+    first, colon, rest = ("", "", text) if everywhere else text.partition(": ")
+    known = {*_WORD.findall(code), *_KINDS}
+    kept = _WORD.sub(lambda found: found[0] if found[0] in known else LEFT_OUT, rest)
+    return first + colon + kept
 
 
 def _without_values(text: str, code: str) -> str:
@@ -46,17 +66,19 @@ def _without_values(text: str, code: str) -> str:
         known = found[2] in code or found[2] in _KINDS
         return found[0] if known else f"{found[1]}{LEFT_OUT}{found[1]}"
 
-    def number(found: re.Match[str]) -> str:
+    def plain(found: re.Match[str]) -> str:
         return found[0] if re.search(rf"\b{re.escape(found[0])}\b", code) else LEFT_OUT
 
-    return _PATH.sub(LEFT_OUT, _NUMBER.sub(number, _QUOTED.sub(quoted, text)))[:TEXT_MAX]
+    for pattern, kept in ((_QUOTED, quoted), (_NUMBER, plain), (_ADDRESS, plain)):
+        text = pattern.sub(kept, text)
+    return re.sub(rf"{LEFT_OUT}(?:[\W_]{{0,2}}{LEFT_OUT})+", LEFT_OUT, _PATH.sub(LEFT_OUT, text))[:TEXT_MAX]
 
 
-def _place(error: BaseException, repo: Path | None) -> str:
-    """The last line of the repository that the error passed, `file:line` below it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(frames):
-        path = Path(frame.filename)
-        if repo is not None and path.is_absolute() and path.is_relative_to(repo.resolve()):
-            return f"{path.relative_to(repo.resolve())}:{frame.lineno}"
-    return ""
+def _is_raised_by_hand(trace: TracebackType | None) -> bool:
+    """Whether a `raise` or an `assert` that is no library's made the error."""
+    if trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    return code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"] and not code.co_filename.startswith(_LIBRARIES)

@@ -34,7 +34,7 @@ CODES: dict[str, Code] = {
     "AR001": _error("a file is not valid Python", waivable=False),
     "AR002": _error("the repository cannot be imported", waivable=False),
     "AR003": _error("importing the repository takes too long", waivable=False),
-    "AR004": _error("the repository calls the network while it is imported", waivable=False),
+    "AR004": _error("the repository calls the network or starts a program while it is imported", waivable=False),
     "AR005": _warning("the repository prints while it is imported"),
     "AR006": _error("a definition cannot be computed", waivable=False),
     # What it breaks
@@ -57,6 +57,7 @@ CODES: dict[str, Code] = {
     "AR303": _warning("values of a feature moved"),
     "AR304": _error("a transformation fails on the sample"),
     "AR305": _error("values of a feature are in another unit"),
+    "AR306": _warning("values of a feature are infinite"),
     # Conventions
     "AR401": _warning("no owner"),
     "AR402": _warning("no description"),

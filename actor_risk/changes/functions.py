@@ -1,43 +1,41 @@
-"""What the function of a view reads and gives, and which columns an edit changes: read off its text, never run."""
+"""What the function of a view gives, and which columns an edit changes: read off its text, never run."""
 
 from __future__ import annotations
 
 import ast
-import textwrap
-from collections.abc import Iterator
+import copy
+from collections.abc import Mapping
+from functools import lru_cache
 
-Names = frozenset[str]
+from actor_risk.changes.reads import Function, Names, function_in
+from materialize.definitions import canonical_code
 
-
-def columns_read(text: str) -> Names:
-    """The columns that the function takes out of its argument: `events["ip"]`, `events.get("ip")`."""
-    function = _function(text)
-    if function is None or not function.args.args:
-        return frozenset()
-    argument = function.args.args[0].arg
-    return frozenset(name for node in ast.walk(function) for name in _taken(node, argument))
+TEXTS_MAX = 2_000
+"""Functions whose text is read once: it is asked about each feature and each reader of a view."""
 
 
+@lru_cache(TEXTS_MAX)
 def words_in(text: str) -> Names:
     """Every string that stands in the function: whatever it reads by name is among them."""
-    function = _function(text)
+    function = function_in(text)
     nodes = ast.walk(function) if function is not None else iter(())
     return frozenset(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
-def outputs(text: str) -> dict[str, str] | None:
-    """Column that the function gives → how it is computed, in a form that layout and other columns do not change.
+@lru_cache(TEXTS_MAX)
+def outputs(text: str) -> Mapping[str, str] | None:
+    """Column that the function gives → how it is computed, in a form that words and other columns do not change.
 
     None where that cannot be read off: the function is no plain list of assignments that ends in a dict.
     """
-    function = _function(text)
+    function = function_in(text)
     if function is None:
         return None if text.strip() else {}  # a view without a function: nothing is computed
     parts = _parts(function)
     if parts is None:
         return None
     given, local = parts
-    return {name: _in_full(expression, local) for name, expression in given.items()}
+    return {name: _alone(function, expression, local) for name, expression in given.items()}
 
 
 def changed_outputs(old: str, new: str) -> Names | None:
@@ -48,31 +46,13 @@ def changed_outputs(old: str, new: str) -> Names | None:
     return frozenset(name for name in set(before) | set(after) if before.get(name) != after.get(name))
 
 
-def _function(text: str) -> ast.FunctionDef | None:
-    try:
-        parsed = ast.parse(textwrap.dedent(text))
-    except SyntaxError:
-        return None
-    return next((node for node in parsed.body if isinstance(node, ast.FunctionDef)), None)
-
-
-def _taken(node: ast.AST, argument: str) -> Iterator[str]:
-    key: ast.expr | None = None
-    if isinstance(node, ast.Subscript) and _is_name(node.value, argument):
-        key = node.slice
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-        key = node.args[0] if node.func.attr == "get" and _is_name(node.func.value, argument) else None
-    if isinstance(key, ast.Constant) and isinstance(key.value, str):
-        yield key.value
-
-
 def _is_name(node: ast.expr, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name
 
 
-def _parts(function: ast.FunctionDef) -> tuple[dict[str, ast.expr], dict[str, ast.AST]] | None:
+def _parts(function: Function) -> tuple[dict[str, ast.expr], dict[str, ast.stmt]] | None:
     """(column → its expression, local name → what it stands for); None for a function of another form."""
-    local: dict[str, ast.AST] = {}
+    local: dict[str, ast.stmt] = {}
     for statement in function.body[:-1]:
         names = _bound(statement)
         if names is None or any(name in local for name in names):
@@ -98,7 +78,7 @@ def _bound(statement: ast.stmt) -> tuple[str, ...] | None:
     return tuple(named) if named and len(named) == len(targets) else None
 
 
-def _entries(given: ast.Dict, local: dict[str, ast.AST]) -> dict[str, ast.expr] | None:
+def _entries(given: ast.Dict, local: dict[str, ast.stmt]) -> dict[str, ast.expr] | None:
     found: dict[str, ast.expr] = {}
     for key, value in zip(given.keys, given.values, strict=True):
         entries = _spread(value, local) if key is None else _entry(key, value)
@@ -112,7 +92,7 @@ def _entry(key: ast.expr, value: ast.expr) -> dict[str, ast.expr] | None:
     return {key.value: value} if isinstance(key, ast.Constant) and isinstance(key.value, str) else None
 
 
-def _spread(value: ast.expr, local: dict[str, ast.AST]) -> dict[str, ast.expr] | None:
+def _spread(value: ast.expr, local: dict[str, ast.stmt]) -> dict[str, ast.expr] | None:
     """The entries of `**{mark: … for mark in ("click", "login")}`; the words may stand in a name of their own."""
     if not isinstance(value, ast.DictComp) or len(value.generators) != 1 or value.generators[0].ifs:
         return None
@@ -123,7 +103,7 @@ def _spread(value: ast.expr, local: dict[str, ast.AST]) -> dict[str, ast.expr] |
     return {word: _Put(loop.target.id, word).visit(_copy(value.value)) for word in words}
 
 
-def _words(node: ast.expr, local: dict[str, ast.AST]) -> list[str] | None:
+def _words(node: ast.expr, local: dict[str, ast.stmt]) -> list[str] | None:
     if isinstance(node, ast.Name):
         meaning = local.get(node.id)
         return _words(meaning.value, {}) if isinstance(meaning, ast.Assign) else None
@@ -147,21 +127,16 @@ class _Put(ast.NodeTransformer):
         return ast.Constant(self._word) if node.id == self._name else node
 
 
-def _in_full(expression: ast.expr, local: dict[str, ast.AST]) -> str:
-    """The expression, and all that the local names in it stand for."""
-    meanings: dict[str, str] = {}
+def _alone(function: Function, expression: ast.expr, local: dict[str, ast.stmt]) -> str:
+    """The function as if it gave the one expression alone: with the statements that this needs, and no others."""
+    needed: dict[int, ast.stmt] = {}
     waiting: list[ast.AST] = [expression]
-    while waiting:
-        node = waiting.pop()
-        for name in sorted({one.id for one in ast.walk(node) if isinstance(one, ast.Name)}):
-            if name in local and name not in meanings:
-                meanings[name] = ast.unparse(_bare(local[name]))
+    for node in waiting:
+        for name in (one.id for one in ast.walk(node) if isinstance(one, ast.Name)):
+            if name in local and id(local[name]) not in needed:
+                needed[id(local[name])] = local[name]
                 waiting.append(local[name])
-    return "\n".join([ast.unparse(expression), *(f"{name}: {text}" for name, text in sorted(meanings.items()))])
-
-
-def _bare(node: ast.AST) -> ast.AST:
-    """A nested function without its docstring."""
-    if not isinstance(node, ast.FunctionDef) or ast.get_docstring(node) is None or len(node.body) == 1:
-        return node
-    return ast.FunctionDef(**{**dict(ast.iter_fields(node)), "body": node.body[1:], "lineno": 1, "col_offset": 0})
+    alone = copy.copy(function)
+    alone.name, alone.decorator_list = "alone", []
+    alone.body = [*(one for one in function.body if id(one) in needed), ast.Return(expression)]
+    return canonical_code(ast.unparse(ast.fix_missing_locations(alone)))

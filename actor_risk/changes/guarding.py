@@ -1,5 +1,5 @@
-"""What the repository may not do in the process that imports it: call the network, write to what is live, and what it
-prints is kept. Once there, a guard stays until its process ends."""
+"""What the repository may not do in the process that imports it: call the network, start a program, write anything but
+temporary files. What it prints is kept. Once there, a guard stays until its process ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import os
 import resource
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ _NETWORK = {
     "socket.sendto",
     "socket.sendmsg",
 }
+_PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn"}
 _CHANGES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "os.chmod"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PRINTED_CHARS = 2_000
@@ -31,17 +33,22 @@ _FILE_BYTES_MAX = 2 << 30
 """Of one file that this process writes, so that a repository that prints without end fills no disk."""
 
 
-class NetworkCallError(OSError):
-    """The repository calls the network, which it may not while a plan is made."""
+class RefusedCallError(OSError):
+    """The repository calls the network, or starts a program, which it may not while a plan is made."""
 
 
 class Guard:
-    """Sees what runs in this process and refuses calls of the network, and writes to `protected` files and folders."""
+    """Sees what runs in this process and refuses what the repository may not do.
 
-    def __init__(self, repo: Path, protected: Sequence[Path]) -> None:
+    Nothing at all writes to `protected` files and folders; code of the repository, and what it calls, writes only to
+    `own`, temporary files and devices. refused: what was called, by the line of the repository that did.
+    """
+
+    def __init__(self, repo: Path, own: Path, protected: Sequence[Path]) -> None:
         self._repo = repo
         self._protected = tuple(os.path.realpath(path) for path in protected)
-        self.network: list[Problem] = []
+        self._free = tuple(os.path.realpath(path) for path in (own, tempfile.gettempdir(), "/dev"))
+        self.refused: list[Problem] = []
 
     def stand(self) -> None:
         """From now on until the process ends."""
@@ -50,7 +57,11 @@ class Guard:
 
     def _see(self, event: str, args: tuple[Any, ...]) -> None:
         if event in _NETWORK:
-            self._refuse_network(event, args)
+            self._refuse(
+                f"calls the network ({event.removeprefix('socket.')} {_address(event, args)})".replace(" )", ")")
+            )
+        elif event in _PROGRAMS:
+            self._refuse_program(args)
         elif event == "open":
             path, _, flags = args
             if isinstance(flags, int) and flags & _WRITING:
@@ -59,21 +70,32 @@ class Guard:
             for path in args:
                 self._refuse_write(path)
 
-    def _refuse_network(self, event: str, args: tuple[Any, ...]) -> None:
+    def _refuse_program(self, args: tuple[Any, ...]) -> None:
+        """Libraries of ours may ask the system what it is; code of the repository may not."""
+        if line_in(self._repo, sys._getframe(2)):
+            program = args[0] if args and isinstance(args[0], (str, bytes, os.PathLike)) else ""
+            self._refuse(f"starts a program ({os.fsdecode(program)})".replace(" ()", ""))
+
+    def _refuse(self, what: str) -> None:
         place = line_in(self._repo, sys._getframe(2))
-        whom = _address(event, args)
-        message = f"calls the network ({event.removeprefix('socket.')} {whom})".replace(" )", ")")
-        if all(problem.place != place for problem in self.network):
-            self.network.append(Problem(code="AR004", message=message, place=place))
-        raise NetworkCallError(f"{message}, which nothing does while the repository is looked at")
+        if all(problem.place != place for problem in self.refused):
+            self.refused.append(Problem(code="AR004", message=what, place=place))
+        raise RefusedCallError(f"{what}, which nothing does while the repository is looked at")
 
     def _refuse_write(self, path: object) -> None:
         if not isinstance(path, (str, bytes, os.PathLike)):
             return
         real = os.path.realpath(os.fsdecode(path))
-        for kept in self._protected:
-            if real == kept or real.startswith(kept + os.sep):
-                raise PermissionError(f"{real} is live: nothing writes to it while the repository is looked at")
+        if _is_below(real, self._protected):
+            raise PermissionError(f"{real} is live: nothing writes to it while the repository is looked at")
+        if not _is_below(real, self._free) and line_in(self._repo, sys._getframe(2)):
+            raise PermissionError(
+                f"{real} is no temporary file: nothing writes to it while the repository is looked at"
+            )
+
+
+def _is_below(path: str, folders: Sequence[str]) -> bool:
+    return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
 
 
 class Printed:

@@ -32,7 +32,6 @@ from actor_risk.home import Home
 
 OLD, NEW = "old", "new"
 _WITH_VALUES = ("view", "feature")
-_UNREADABLE = ("AR001", "AR002", "AR003")
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,19 @@ def make_plan(home: Home, against: Against, settings: PlanSettings | None = None
         old=old,
         new=new,
         models=models,
-        changes=() if _is_unreadable(new) else found,
+        changes=() if new.is_unreadable else found,
         values=values,
         costs=costs_of_both,
         missing=(*missing, *_of_old(old, against), *untold),
     )
     findings = checks.find(old, new, found, models, values, costs_of_both)
     return msgspec.structs.replace(plan, findings=findings, seconds=round(time.monotonic() - begun, 2))
+
+
+def live_places(home: Home) -> tuple[Path, ...]:
+    """Where this installation keeps what is live: nothing that is only looked at may write there."""
+    places = (home.root, home.data, home.decisions, home.models)
+    return tuple(place for place in places if isinstance(place, Path))
 
 
 def _require(sample: Path | None, repo: Path) -> None:
@@ -92,7 +97,7 @@ def _compile(home: Home, against: Against, repo: Path, settings: PlanSettings, f
     elif against.folder is not None:
         versions[OLD] = against.folder
     compile_settings = CompileSettings(
-        data=home.data, folder=folder, sample=settings.sample, protected=(home.root,), seconds=settings.seconds
+        data=home.data, folder=folder, sample=settings.sample, protected=live_places(home), seconds=settings.seconds
     )
     found = compile_versions(versions, compile_settings)
     return {OLD: Compiled(RepoDefinition(), folder / "none"), **found}
@@ -101,7 +106,7 @@ def _compile(home: Home, against: Against, repo: Path, settings: PlanSettings, f
 def _served_models(home: Home) -> tuple[tuple[ServedModel, ...], tuple[str, ...]]:
     from actor_risk.changes.served import served_models  # brings ONNX Runtime, whose import takes a while
 
-    return served_models(home.models, home.root / "model-cache")
+    return served_models(home.models)
 
 
 def _with_sample_problems(compiled: Compiled, name: str) -> RepoDefinition:
@@ -119,7 +124,7 @@ def _of_sample(
     settings: PlanSettings,
 ) -> tuple[SampleValues | None, Costs | None, list[str]]:
     """Values and costs, and what could not be told of them."""
-    if _is_unreadable(new):
+    if new.is_unreadable:
         return None, None, []
     folders = compiled[OLD].folder, compiled[NEW].folder
     costs_of_both = costs(*folders, old, new)
@@ -141,7 +146,7 @@ def _failed(version: str, why: str, what: str) -> list[str]:
 def _of_old(old: RepoDefinition, against: Against) -> list[str]:
     """What is wrong with the old version keeps nobody from mending it."""
     told = _some(f"{problem.place} {problem.message}".strip() for problem in old.problems)
-    if _is_unreadable(old):
+    if old.is_unreadable:
         return [f"what differs: {against.name} cannot be compiled, so all counts as new: {told}"]
     return [f"all of {against.name}: {told}"] if told else []
 
@@ -149,7 +154,3 @@ def _of_old(old: RepoDefinition, against: Against) -> list[str]:
 def _some(texts: Iterable[str]) -> str:
     every = list(texts)
     return "; ".join(every[:3]) + (f"; and {len(every) - 3} more" if len(every) > 3 else "")
-
-
-def _is_unreadable(repo: RepoDefinition) -> bool:
-    return any(problem.code in _UNREADABLE for problem in repo.problems)

@@ -39,8 +39,8 @@ FREQUENT_MAX = 20
 LABELLED_MIN = 30
 """With fewer rows of either kind of label, nothing is said of how a feature goes with it."""
 PII = "pii"
-_PERSONAL_FUNCTIONS = frozenset({"last", "first", "min", "max"})
-"""Functions that give somebody's value as it is."""
+_COUNTING = frozenset({"count", "count_distinct"})
+"""Functions that give nobody's value; of a single event any other one does."""
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -195,14 +195,12 @@ def _told(folder: Path) -> Evaluated | None:
 
 
 def _is_personal(view: ViewDefinition, feature: FeatureDefinition) -> bool:
-    """Tagged so itself, or the column that the view's tag names, as it is or by a function that does not change it."""
+    """Tagged so itself, or the column that the view's tag names, as it is or aggregated by more than counting."""
     if PII in feature.tags or feature.kind in ("STRING", "BYTES", "STRING_LIST", "BYTES_LIST"):
         return True
     named = set(view.tags.get(PII, "").replace(",", " ").split())
     window = feature.window
-    return feature.name in named or (
-        window is not None and window.column in named and window.function in _PERSONAL_FUNCTIONS
-    )
+    return feature.name in named or (window is not None and window.column in named and window.function not in _COUNTING)
 
 
 def _both(before: _Version, after: _Version, old_name: str, name: str) -> FeatureValues:
@@ -234,12 +232,14 @@ def _profile(column: _Column, rows: Mask, edges: Floats, labels: Floats, masked:
     found = column.of(rows)
     nulls, distinct = int(rows.sum()) - len(found), len(np.unique(found))
     finite = found[np.isfinite(found)] if not column.is_hashed else np.empty(0)
+    infinite = 0 if column.is_hashed else len(found) - len(finite)
     correlation, area = _with_label(column, rows, labels)
     if masked or not len(finite):
         return Profile(
             rows=int(rows.sum()),
             nulls=nulls,
             distinct=distinct,
+            infinite=infinite,
             label_correlation=correlation,
             label_auc=area,
             masked=masked,
@@ -248,6 +248,7 @@ def _profile(column: _Column, rows: Mask, edges: Floats, labels: Floats, masked:
         rows=int(rows.sum()),
         nulls=nulls,
         distinct=distinct,
+        infinite=infinite,
         low=float(finite.min()),
         high=float(finite.max()),
         mean=float(finite.mean()),

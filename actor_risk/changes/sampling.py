@@ -6,15 +6,14 @@ is known by its columns. A table that the sample lacks is read where its source 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from feast import FeatureView, FileSource
-from feast.data_source import DataSource, KafkaSource
 from feast.stream_feature_view import StreamFeatureView
 
+from actor_risk.changes.topic_columns import topic_columns
 from materialize.offline import history_end_ms, open_history
 
 EVENTS_MAX = 100_000
@@ -100,20 +99,7 @@ def _below(sample: Path, path: str) -> Path | None:
 
 def _is_of(sample: Path, view: StreamFeatureView) -> bool:
     """Whether the file has every column that the view's topic declares."""
-    declared = _declared(view.stream_source)
+    declared = topic_columns(view.stream_source)
     stored = {called: stored for stored, called in view.batch_source.field_mapping.items()}
     found = set(pq.read_schema(sample).names)
     return bool(declared) and all(stored.get(name, name) in found or name in found for name in declared)
-
-
-def _declared(source: DataSource | None) -> list[str]:
-    """The columns of a topic: of JSON `name type, name type`, of Avro its fields."""
-    if not isinstance(source, KafkaSource):
-        return []
-    form = source.kafka_options.message_format
-    text = getattr(form, "schema_json", "")
-    try:
-        fields = json.loads(text)["fields"]
-        return [str(field["name"]) for field in fields]
-    except (ValueError, KeyError, TypeError):
-        return [part.split()[0] for part in text.split(",") if part.split()]

@@ -10,14 +10,16 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The values of one feature on the sample's queries.
 
-    low, high, mean, quantiles (of QUANTILES): of those that are numbers, None without any. histogram: counts between
-    `edges`; the old and the new profile of a feature have the same edges. label_auc: of the feature alone against the
-    label, 0.5 to 1, None without label. masked: the feature is tagged `pii`: nothing that is one actor's value is kept.
+    low, high, mean, quantiles (of QUANTILES): of those that are numbers, None without any. infinite: of those that have
+    no end. histogram: counts between `edges`; the old and the new profile of a feature have the same edges. label_auc:
+    of the feature alone against the label, 0.5 to 1, None without label. masked: the feature is tagged `pii`: nothing
+    that is one actor's value is kept.
     """
 
     rows: int
     nulls: int
     distinct: int
+    infinite: int = 0
     low: float | None = None
     high: float | None = None
     mean: float | None = None

@@ -15,8 +15,9 @@ from actor_risk.changes.described import (
     SourceDefinition,
     ViewDefinition,
 )
-from actor_risk.changes.functions import changed_outputs, words_in
+from actor_risk.changes.functions import changed_outputs
 from actor_risk.changes.plan import Change, Kind
+from actor_risk.changes.readers import Readers, version_of
 from actor_risk.changes.wording import length
 
 Definition = EntityDefinition | SourceDefinition | ViewDefinition | ServiceDefinition
@@ -62,29 +63,13 @@ class Versions:
         return before.feature(was) if before is not None else None
 
     @cached_property
-    def readers(self) -> Mapping[str, tuple[str, ...]]:
-        """`view:feature` of the old version → who reads it: services, models in use, and both by way of functions."""
-        found: dict[str, dict[str, None]] = {}
-        services = services_of(self.old)
-        for service in self.old.services:
-            for ref in stored_refs(service, service.features):
-                found.setdefault(ref, {})[f"service {service.name}"] = None
-        for model in self.models:
-            for ref in stored_refs(services.get(model.service), model.features):
-                found.setdefault(ref, {})[model_text(model)] = None
-        for view in self.old.views:
-            for ref in inputs_used(view):
-                for served in view.features:
-                    for reader in found.get(f"{view.name}:{served.name}", ()):
-                        found.setdefault(ref, {})[reader] = None
-        return {ref: tuple(readers) for ref, readers in found.items()}
+    def readers(self) -> Readers:
+        """Who reads what of the old version, as findings name them."""
+        return Readers(self.old, self.models, "service {}".format, _model_text)
 
     def readers_of_view(self, name: str) -> tuple[str, ...]:
         """Who reads a feature of that view of the old version."""
-        view = self.old.view(name)
-        features = view.features if view is not None else ()
-        every = (reader for one in features for reader in self.readers.get(f"{name}:{one.name}", ()))
-        return tuple(dict.fromkeys(every))
+        return self.readers.of_view(name)
 
     @cached_property
     def served_views(self) -> tuple[ViewDefinition, ...]:
@@ -93,28 +78,12 @@ class Versions:
 
     def served_features(self, view: ViewDefinition) -> tuple[FeatureDefinition, ...]:
         """The features of a view of the old version that somebody reads."""
-        return tuple(one for one in view.features if f"{view.name}:{one.name}" in self.readers)
+        return tuple(one for one in view.features if self.readers.of_feature(f"{view.name}:{one.name}"))
 
 
-def model_text(model: ServedModel) -> str:
-    """A model in use, as findings name it."""
+def _model_text(model: ServedModel) -> str:
     called = ", ".join(model.aliases)
-    return f"model {model.model}@{model.version}" + (f" ({called})" if called else "")
-
-
-def stored_refs(service: ServiceDefinition | None, refs: tuple[str, ...]) -> tuple[str, ...]:
-    """References as views are called, where the service calls some of them otherwise."""
-    called = service.called if service is not None else {}
-    if not called:
-        return refs
-    parts = (ref.partition(":") for ref in refs)
-    return tuple(f"{called.get(view, view)}:{name}" for view, _, name in parts)
-
-
-def inputs_used(view: ViewDefinition) -> tuple[str, ...]:
-    """The inputs, `view:feature`, that the function of an on-demand view names; all of them where it has no text."""
-    named = words_in(view.code_text)
-    return tuple(ref for ref in view.inputs if not named or ref.partition(":")[2] in named)
+    return f"model {version_of(model)}" + (f" ({called})" if called else "")
 
 
 def entities_of(repo: RepoDefinition) -> Mapping[str, EntityDefinition]:

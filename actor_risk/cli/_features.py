@@ -7,6 +7,7 @@ import os
 import platform
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from actor_risk.changes.findings import CODES
-from actor_risk.cli._shared import console, home, now_ms, own_sample
+from actor_risk.cli._shared import console, home, leaving_nothing, now_ms, own_sample
 from actor_risk.home import Home
 from materialize.quick_feast import import_feast_quickly
 
@@ -56,6 +57,7 @@ def _who() -> str:
 )
 @click.option("--no-sample", is_flag=True, help="Look at definitions only; faster.")
 @click.option("--as", "by", default=_who, metavar="NAME", help="Who applies, for the history. Default: you@this-host.")
+@leaving_nothing()
 def apply(
     rollback: str | None, shows_history: bool, dry_run: bool, sample: Path | None, no_sample: bool, by: str
 ) -> None:
@@ -141,7 +143,7 @@ def _show_refusal(finding: Finding, shown: Console) -> None:
 
 
 def _show_done(here: Home, prepared: Prepared, done: Done, shown: Console) -> None:
-    from actor_risk.changes.applying import rows_to_fill
+    from actor_risk.changes.costing import to_fill
 
     services = ", ".join(done.applied.services) or "none"
     if done.entry is None:
@@ -151,20 +153,20 @@ def _show_done(here: Home, prepared: Prepared, done: Done, shown: Console) -> No
     shown.print(told, soft_wrap=True)
     entry = done.entry
     shown.print(f"apply {entry.number} by {escape(entry.by)}, definitions {entry.registered.fingerprint}")
-    views = [] if prepared.plan is None else rows_to_fill(prepared.plan)
-    if prepared.plan is not None and views:
-        _show_rows_to_fill(prepared.plan, views, shown)
+    plan = prepared.plan
+    views = () if plan is None else to_fill(plan.old, plan.new)
+    if plan is not None and views:
+        _show_rows_to_fill(plan, views, shown)
         if prepared.restores is not None:
             shown.print("rows that were not written over since are read again at once, without what came meanwhile")
 
 
-def _show_rows_to_fill(plan: Plan, views: list[str], shown: Console) -> None:
+def _show_rows_to_fill(plan: Plan, views: Sequence[str], shown: Console) -> None:
     told = ", ".join(views)
     shown.print(
         f"rows to fill again, since what they hold is defined otherwise now, or new: {escape(told)}", soft_wrap=True
     )
-    options = " ".join(f"--view {view}" for view in views)
-    for command in (plan.costs.backfill if plan.costs is not None else ()) or (f"actor-risk backfill {options}",):
+    for command in plan.costs.backfill if plan.costs is not None else ():
         shown.print(f"  {escape(command)}", soft_wrap=True)
     if any(view.kind == "stream" for view in plan.new.views if view.name in views):
         shown.print("then start the stream workers anew: `actor-risk stream` (those of the old definitions stop)")

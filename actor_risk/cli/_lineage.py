@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actor_risk.cli._shared import home
+from actor_risk.cli._shared import home, leaving_nothing
 from actor_risk.errors import ActorRiskError
 from materialize.quick_feast import import_feast_quickly
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Nodes and edges as JSON.")
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="A Mermaid flowchart.")
 @click.option("--repo", "from_repo", is_flag=True, help="Of feature_repo/ as it stands, instead of what was applied.")
+@leaving_nothing()
 def lineage(name: str, only_up: bool, only_down: bool, as_json: bool, as_mermaid: bool, from_repo: bool) -> None:
     """What NAME is made from, and what reads it: from the column of a source to the decision log.
 
@@ -43,7 +44,7 @@ def lineage(name: str, only_up: bool, only_down: bool, as_json: bool, as_mermaid
 
     here = home()
     definition = _of_repo(here) if from_repo else _of_registry(here)
-    models, unread = reading_models(here.models, here.root / "model-cache")
+    models, unread = reading_models(here.models)
     for told in unread:
         click.echo(f"not shown, since it cannot be read: {told}", err=True)
     both = only_up == only_down
@@ -65,9 +66,10 @@ def _of_registry(here: Home) -> RepoDefinition:
 
 def _of_repo(here: Home) -> RepoDefinition:
     from actor_risk.changes.compiling import CompileSettings, compile_versions
+    from actor_risk.changes.planning import live_places
 
     with tempfile.TemporaryDirectory(prefix="actor-risk-lineage-") as folder:
-        settings = CompileSettings(here.data, Path(folder), protected=(here.registry,))
+        settings = CompileSettings(here.data, Path(folder), protected=live_places(here))
         found = compile_versions({"new": here.feature_repo}, settings)["new"].definition
     if found.problems and not found.views:
         raise ActorRiskError("; ".join(f"{one.place or here.feature_repo}: {one.message}" for one in found.problems))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from actor_risk.cli._shared import home, own_sample
+from actor_risk.cli._shared import home, leaving_nothing, own_sample
 from actor_risk.home import Home
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class PlanFailedError(click.ClickException):
 )
 @click.option("--no-sample", is_flag=True, help="Look at definitions only; faster.")
 @click.option("--strict", is_flag=True, help="Refuse warnings too.")
+@leaving_nothing()
 def plan(
     against: str | None,
     markdown_file: Path | None,
@@ -78,6 +79,7 @@ def plan(
       0  nothing is refused
       1  refused: there are errors; with --strict: or warnings
       2  used wrongly, or the plan could not be made
+      128 and a signal's number: ended by it, as by Ctrl-C
     """
     files = {"markdown": markdown_file, "json": json_file, "html": html_file}
     _check(files, sample, no_sample)
@@ -86,12 +88,15 @@ def plan(
     to_standard_output = STANDARD_OUTPUT in files.values()
     progress, shown = Console(stderr=True, highlight=False), Console(stderr=to_standard_output, highlight=False)
     progress.print(_said_of(looked_at, given=sample is not None), style="dim", markup=False)
-    made = _made(here, against, looked_at, progress)
-    _write(made, files, strict=strict)
+    try:
+        made = _made(here, against, looked_at, progress)
+        _write(made, files, strict=strict)
 
-    from actor_risk.changes import report
+        from actor_risk.changes import report
 
-    report.terminal(made, shown, strict=strict)
+        report.terminal(made, shown, strict=strict)
+    except Exception as error:  # whatever it is: to a job, a plan that failed must not look like a change refused
+        raise PlanFailedError(str(error) or repr(error)) from error
     sys.exit(report.exit_code(made, strict=strict))
 
 
@@ -118,16 +123,13 @@ def _made(here: Home, against: str | None, sample: Path | None, progress: Consol
     from actor_risk.changes.checkout import old_version
     from actor_risk.changes.planning import PlanSettings, make_plan
 
-    try:
-        with (
-            progress.status("plan: finding the old version …") as status,
-            old_version(here.feature_repo, against) as old,
-        ):
-            both = "importing both versions" if sample is None else "importing both versions and evaluating the sample"
-            status.update(f"plan: {both} …")
-            return _with_short_name(make_plan(here, old, PlanSettings(sample=sample)), sample)
-    except Exception as error:  # whatever it is: to a job, a plan that failed must not look like a change refused
-        raise PlanFailedError(f"{error}" if str(error) else repr(error)) from error
+    with (
+        progress.status("plan: finding the old version …") as status,
+        old_version(here.feature_repo, against) as old,
+    ):
+        both = "importing both versions" if sample is None else "importing both versions and evaluating the sample"
+        status.update(f"plan: {both} …")
+        return _with_short_name(make_plan(here, old, PlanSettings(sample=sample)), sample)
 
 
 def _with_short_name(made: Plan, sample: Path | None) -> Plan:

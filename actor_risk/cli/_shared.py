@@ -80,6 +80,25 @@ def stop_on_signals() -> ThreadEvent:
     return stop
 
 
+@contextmanager
+def leaving_nothing() -> Iterator[None]:
+    """Whoever ends this command by Ctrl-C, `kill` or a closed terminal ends it as an error would: what it has started
+    is stopped, and its temporary files are removed. It ends with 128 and the signal's number, as in a shell."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    heard = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}  # not under `nohup`
+    for number in heard:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+
+
 def own_sample(here: Home) -> Path | None:
     """The data of this home, for looking at values when no sample is named; None where there is none."""
     return here.data if here.data.is_dir() else None

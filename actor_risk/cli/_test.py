@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from actor_risk.cli._shared import console, home, progress_bar
+from actor_risk.cli._shared import console, home, leaving_nothing, progress_bar
 from materialize.quick_feast import import_feast_quickly
 
 FOLDER = Path("feature_tests")
@@ -26,6 +26,7 @@ class TestsNotRunError(click.ClickException):
 @click.option("-k", "word", metavar="NAME", help="Only tests with this in their name, view or file.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as JSON.")
 @click.option("--new", "new", metavar="VIEW", help="Write a first file of tests for a view or service, to the output.")
+@leaving_nothing()
 def test(paths: tuple[Path, ...], word: str | None, json_file: Path | None, new: str | None) -> None:
     """Test features: events in, expected values out, as training computes them and as serving does.
 

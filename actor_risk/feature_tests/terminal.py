@@ -10,6 +10,7 @@ from rich.text import Text
 
 from actor_risk.feature_tests.moments import moment, span
 from actor_risk.feature_tests.report import CaseReport, Check, RunReport
+from actor_risk.reporting.words import counted
 
 LOG_WIDTH = 160
 """Columns in a job's log, which has no edge."""
@@ -29,12 +30,12 @@ def show(shown: Console, report: RunReport) -> None:
     if differing:
         shown.print(
             Text(
-                f"{_counted(differing, 'value')} differ between training and serving: a view must give each "
+                f"{counted(differing, 'value')} differ between training and serving: a view must give each "
                 "event the same columns, whichever events come with it",
                 "bold red",
             )
         )
-    told = f"{_counted(len(report.cases), 'test')}, {_counted(len(checks), 'value')}, {report.seconds:.1f} s"
+    told = f"{counted(len(report.cases), 'test')}, {counted(len(checks), 'value')}, {report.seconds:.1f} s"
     if report.failed:
         shown.print(Text(f"{len(report.failed)} failed", "bold red"), Text(f"of {told}"))
     else:
@@ -77,7 +78,3 @@ def _value(value: Any, check: Check, status: str = "") -> str:
     if check.failure is not None:
         return "–"
     return f"null, {status}" if status not in ("", "PRESENT") else "null"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

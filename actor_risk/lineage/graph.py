@@ -15,7 +15,8 @@ from typing import Literal
 import msgspec
 
 from actor_risk.changes.described import FeatureDefinition, RepoDefinition, SourceDefinition, ViewDefinition
-from actor_risk.lineage.reads import Reads, reads_of
+from actor_risk.changes.reads import Reads, reads_of
+from actor_risk.changes.wording import length
 
 NodeKind = Literal[
     "source",
@@ -33,9 +34,6 @@ NodeKind = Literal[
 DECISIONS = "decisions"
 REQUEST = "request"
 """The source of fields of requests that no source declares."""
-
-_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
-_IN_HOURS_MS = 48 * 3_600_000
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,14 +102,6 @@ def graph_of(repo: RepoDefinition, models: Sequence[ReadingModel] = ()) -> Graph
     return Graph(draft.nodes, tuple(draft.edges))
 
 
-def span(length_ms: int) -> str:
-    """A length of time in its largest whole unit; below two days in hours, as features are named."""
-    for unit, size in _UNITS:
-        if length_ms % size == 0 and length_ms >= size and (unit != "d" or length_ms >= _IN_HOURS_MS):
-            return f"{length_ms // size}{unit}"
-    return f"{length_ms}ms"
-
-
 class _Draft:
     """Collects nodes and edges."""
 
@@ -175,7 +165,7 @@ class _Draft:
             return
         window = feature.window
         name = f"{window.function}({window.column})"
-        about = f"{name} over {span(window.length_ms)}, hop {span(window.hop_ms)}"
+        about = f"{name} over {length(window.length_ms)}, hop {length(window.hop_ms)}"
         aggregation = self.node("aggregation", f"{view.name}:{feature.name}", about)
         for made_from in inputs.of(window.column):
             self.edge(made_from, aggregation, "aggregated by")

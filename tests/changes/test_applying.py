@@ -21,9 +21,8 @@ from actor_risk.changes.applying import (
     apply_prepared,
     history,
     prepare,
-    rows_to_fill,
 )
-from actor_risk.changes.described import RepoDefinition, ViewDefinition
+from actor_risk.changes.described import RepoDefinition
 from actor_risk.changes.findings import Finding
 from actor_risk.changes.plan import Change, Plan
 from actor_risk.changes.registry_file import registered_in
@@ -192,6 +191,17 @@ def _apply_and_tell(here: Home, prepared: Prepared, by: str, told: Path) -> None
         told.write_text(str(error))
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [("1 / 0", "ZeroDivisionError"), ("import sys; sys.exit(0)", "SystemExit"), ("def f(:", "SyntaxError")],
+)
+def test_what_cannot_be_imported_is_told_with_its_line(here: Home, line: str, why: str) -> None:
+    (here.feature_repo / "zz.py").write_text(f"x = 1\n{line}\n")
+    with pytest.raises(ActorRiskError, match=rf"feature_repo/zz\.py:2: {why}"):
+        applied(here)
+    assert not here.registry.exists()
+
+
 def test_of_two_processes_at_once_one_wins(here: Home, tmp_path: Path) -> None:
     applied(here)
     describe(here, "new")
@@ -331,12 +341,3 @@ def test_a_reader_that_runs_takes_the_new_definitions_over_beside_the_old_ones(h
     assert "new words" in reader.plan("risk").descriptions
     assert "new words" not in before.descriptions
     assert reader.plan("risk").fingerprint == before.fingerprint
-
-
-def test_rows_of_new_views_and_of_views_with_another_meaning_are_to_be_filled() -> None:
-    def view(name: str, fingerprint: str) -> ViewDefinition:
-        return ViewDefinition(name=name, kind="stream" if fingerprint else "on_demand", fingerprint=fingerprint)
-
-    old = RepoDefinition(views=(view("same", "1"), view("other", "1"), view("gone", "1")))
-    new = RepoDefinition(views=(view("same", "1"), view("other", "2"), view("new", "1"), view("ratios", "")))
-    assert rows_to_fill(Plan(against="", old=old, new=new)) == ["other", "new"]

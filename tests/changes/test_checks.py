@@ -24,8 +24,9 @@ from actor_risk.changes.described import (
     WindowDefinition,
 )
 from actor_risk.changes.findings import CODES, Finding, page
-from actor_risk.changes.functions import changed_outputs, columns_read
+from actor_risk.changes.functions import changed_outputs
 from actor_risk.changes.plan import Change
+from actor_risk.changes.reads import columns_read
 from actor_risk.changes.values import Costs, FeatureValues, Profile, SampleValues, ServiceCost, ViewCost
 from actor_risk.changes.wording import beside, length, next_version, window_in
 
@@ -302,7 +303,7 @@ CASES = {
     "a module that does not import": problem("AR002"),
     "an import that hangs": problem("AR003"),
     "an import that calls the network": problem("AR004"),
-    "an import that prints": Case(("AR005",), put(OLD, printed="hello")),
+    "an import that prints": problem("AR005"),
     "a function that does not exist": problem("AR006"),
     "nothing at all": Case(()),
     # breaks
@@ -396,6 +397,10 @@ CASES = {
     "values that were never there": Case((), values=values(USD, profile(nulls=990), profile(nulls=995))),
     "one value only": Case(
         ("AR302",), values=values(USD, profile(), profile(distinct=1, quantiles=(0.0,) * 7), drift=1.0)
+    ),
+    "infinite values": Case(("AR306",), values=values(USD, profile(), profile(infinite=3), drift=0.0)),
+    "infinite values before and after": Case(
+        (), values=values(USD, profile(infinite=3), profile(infinite=9), drift=0.0)
     ),
     "values that moved": Case(("AR303",), values=values(USD, profile(), profile(), drift=0.4)),
     "values that moved a little": Case((), values=values(USD, profile(), profile(), drift=0.1)),
@@ -585,7 +590,7 @@ def test_a_waiver_that_was_merged_is_not_told_again() -> None:
 
 
 def test_errors_come_first_and_a_repository_that_cannot_be_read_is_compared_with_nothing() -> None:
-    empty = put(OLD, views=(), services=(), problems=(Problem(code="AR002", message="no module named x"),))
+    empty = RepoDefinition(problems=(Problem(code="AR002", message="no module named x"),))
     assert [finding.code for finding in find(OLD, empty, (), (MODEL,), None, None)] == ["AR002"]
     case = CASES["a waiver without a reason"]
     assert [finding.severity for finding in case.found()] == sorted(finding.severity for finding in case.found())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from actor_risk.cli._plan import plan
+from actor_risk.cli._shared import leaving_nothing
 
 
 def call(*words: str) -> tuple[int, str]:
@@ -39,3 +42,32 @@ def test_what_is_used_wrongly_is_said_before_any_work(
     code, output = call(*words)
     assert code == 2
     assert told in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whoever_ends_it_has_what_it_began_ended_and_no_plan_that_looks_refused(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    left = []
+
+    @leaving_nothing()
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            signal.sigtimedwait([], 5)
+        finally:
+            left.append("cleaned")
+
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 128 + number
+    assert left == ["cleaned"]
+    assert signal.getsignal(number) == before
+
+
+def test_what_is_not_to_hear_of_a_closed_terminal_does_not() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with leaving_nothing():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -16,10 +16,12 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from actor_risk.changes import report
+from actor_risk.changes.described import EntityDefinition, RepoDefinition
 from actor_risk.changes.findings import Finding
 from actor_risk.changes.plan import Change, Plan
 from actor_risk.changes.report._escaping import block, code, prose
 from actor_risk.changes.report.markdown import fair_shares
+from actor_risk.changes.report.summary import moved
 from tests.changes.plans import (
     HOSTILE,
     SECRET,
@@ -30,6 +32,8 @@ from tests.changes.plans import (
     masked_plan,
     plan,
 )
+
+ENTITY = EntityDefinition(name="ip", key="ip", key_kind="STRING")
 
 PLANS: dict[str, Callable[[], Plan]] = {
     "unchanged": plan,
@@ -135,7 +139,34 @@ def test_what_could_not_be_told_is_said() -> None:
 def test_the_summary_names_every_area_and_a_broken_repository_first() -> None:
     told = report.markdown(broken_plan())
     areas = re.findall(r"^\| \S+ \| ([a-z ]+) \|", told, re.MULTILINE)
-    assert areas == ["changes", "repository", "what it breaks", "leakage", "values", "costs", "conventions"]
+    assert areas == ["repository", "all else"]
+    for form in (at_terminal(broken_plan()), told, report.html(broken_plan())):
+        assert "nothing that changes is read" not in form
+
+
+def test_a_part_of_the_repository_that_can_be_told_is_told() -> None:
+    (problem,) = broken_plan().new.problems
+    whole = replace(full_plan(), new=RepoDefinition(entities=(ENTITY,), problems=(replace(problem, code="AR004"),)))
+    areas = re.findall(r"^\| \S+ \| ([a-z ]+) \|", report.markdown(whole), re.MULTILINE)
+    assert areas[:7] == ["changes", "repository", "what it breaks", "leakage", "values", "costs", "conventions"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "noise", "told"),
+    [
+        (100.0, 120.0, 0.0, "100 → 120 (+20\N{NO-BREAK SPACE}%)"),
+        (10_000.0, 9_999.0, 0.0, "10,000 → 9,999"),
+        (1.4, 1.3, 0.0, "1"),
+        (100.0, 109.0, 0.1, "109"),
+        (100.0, 111.0, 0.1, "100 → 111 (+11\N{NO-BREAK SPACE}%)"),
+        (None, 5.0, 0.1, "– → 5"),
+        (5.0, None, 0.1, "5 → –"),
+        (None, None, 0.1, "–"),
+        (0.0, 5.0, 0.1, "0 → 5"),
+    ],
+)
+def test_two_numbers_are_told_apart_where_they_differ(old: float, new: float, noise: float, told: str) -> None:
+    assert moved(old, new, "{:,.0f}".format, noise=noise) == told
 
 
 def test_a_finding_links_to_its_page_where_pages_have_an_address() -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import ipaddress
+import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dateutil.parser
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actor_risk.changes.evaluated import AS_OF, EVENT_ID, LABEL, VALUES_FILE
+from actor_risk.changes.described import FeatureDefinition, ViewDefinition, WindowDefinition
+from actor_risk.changes.evaluated import AS_OF, ASKED, EVENT_ID, LABEL, TOLD_FILE, TOPIC, VALUES_FILE, Evaluated
 from actor_risk.changes.evaluating import QUERIES_MAX, evaluate
 from actor_risk.changes.failures import failure
+from actor_risk.changes.guarding import Guard, RefusedCallError
 from actor_risk.changes.profiling import auc, compare_values, problems_on_sample, psi, untold_values
 from actor_risk.changes.values import FeatureValues, SampleValues
 from actor_risk.feast_repo import apply_repo
@@ -73,6 +81,11 @@ def telling_all(inputs: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sample(tmp_path_factory.mktemp("sample"))
+
+
+def refusing(who: str) -> None:
+    """Fails with a value among its words."""
+    raise ValueError(f"no place for {who}: {who}!")
 
 
 def evaluated(folder: Path, sample: Path, *objects: Any) -> Path:
@@ -199,6 +212,36 @@ def test_an_errors_words_keep_what_the_code_says_and_nothing_else() -> None:
     assert "ours" not in told
 
 
+@pytest.mark.parametrize(
+    "raises",
+    [
+        refusing,
+        lambda who: int(f"of {who}"),
+        lambda who: {}[who],
+        lambda who: ipaddress.ip_address(f"{who}/"),
+        lambda who: dateutil.parser.parse(who),
+    ],
+)
+@pytest.mark.parametrize("who", ["mallory", "device-57", "mallory@example.org", "2001:db8::77", "203.0.113.9"])
+def test_no_word_of_an_error_says_whom_it_is_about(raises: Callable[[str], object], who: str) -> None:
+    with pytest.raises((ValueError, KeyError)) as failed:
+        raises(who)
+    told = failure("v", failed.value, "def f(events): return events['ip']", None).message
+    assert not [part for part in re.findall(r"\w{2,}", who) if part in told and part != "device"]
+
+
+def test_an_errors_own_words_stay_where_a_library_wrote_them() -> None:
+    with pytest.raises(ValueError) as failed:  # noqa: PT011
+        np.zeros(3) + np.zeros(4)
+    assert "operands could not be broadcast together" in failure("v", failed.value, "", None).message
+
+
+def test_what_the_guard_refuses_a_function_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RefusedCallError) as refused:
+        Guard(tmp_path, tmp_path, [])._see("socket.connect", (None, ("192.0.2.1", 80)))
+    assert "calls the network (connect …" in failure("v", refused.value, "", None).message
+
+
 def test_nothing_personal_is_kept(plain: Path) -> None:
     table = described("ip_profile", "age_days", "city", tags={"pii": "age_days"}, kind="batch")
     values = compared(plain, plain, STREAM, table)
@@ -211,6 +254,39 @@ def test_nothing_personal_is_kept(plain: Path) -> None:
         assert profile.distinct > 10
     assert "city of" not in msgspec.json.encode(values).decode()
     assert b"city of" not in (plain / VALUES_FILE).read_bytes()
+
+
+def told_of(folder: Path, name: str, values: list[float | None]) -> Path:
+    """A folder with what a version's process would say of one feature."""
+    rows = len(values)
+    view = name.partition(":")[0]
+    columns = {TOPIC: ["t"] * rows, EVENT_ID: list(map(str, range(rows))), AS_OF: [0] * rows, LABEL: [math.nan] * rows}
+    pq.write_table(
+        pa.table({**columns, ASKED + view: [True] * rows, name: pa.array(values, pa.float64())}), folder / VALUES_FILE
+    )
+    (folder / TOLD_FILE).write_bytes(msgspec.json.encode(Evaluated(sample="s", events=rows, queries=rows)))
+    return folder
+
+
+def test_infinite_values_are_counted_and_in_no_mean(tmp_path: Path) -> None:
+    folder = told_of(tmp_path, "ratios:share", [math.inf, 1.0, None, -math.inf, 3.0])
+    found = of(compared(folder, folder, described("ratios", "share", kind="on_demand")), "ratios:share").new
+    assert found is not None
+    assert (found.rows, found.nulls, found.infinite) == (5, 1, 2)
+    assert (found.low, found.mean, found.high) == (1.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("function", "masked"), [("sum", True), ("mean", True), ("last", True), ("count", False), ("count_distinct", False)]
+)
+def test_only_counts_of_a_personal_column_are_nobodys(tmp_path: Path, function: str, masked: bool) -> None:
+    folder = told_of(tmp_path, "places:lat_1h", [52.5, 13.4])
+    window = WindowDefinition(column="lat", function=function, length_ms=3_600_000, hop_ms=60_000)
+    feature = FeatureDefinition(name="lat_1h", kind="DOUBLE", window=window)
+    view = ViewDefinition(name="places", kind="stream", tags={"pii": "device_id lat"}, features=(feature,))
+    found = of(compared(folder, folder, view), "places:lat_1h").new
+    assert found is not None
+    assert found.masked is masked
 
 
 def test_a_feature_that_tells_the_label_shows_it(tmp_path: Path, sample: Path) -> None:

@@ -36,13 +36,10 @@ def find(
     values: SampleValues | None,
     costs: Costs | None,
 ) -> tuple[Finding, ...]:
-    """Everything that is to be said of the change, waivers applied: errors first, then warnings, then notes.
-
-    A version that cannot be imported is compared with nothing: what it lacks would look removed.
-    """
+    """Everything that is to be said of the change, waivers applied: errors first, then warnings, then notes."""
     versions = Versions(old, new, changes, models)
     found = list(find_problems(new))
-    if not any(_is_unreadable(finding.code) for finding in found):
+    if not new.is_unreadable:
         found += _of_both(versions, values, costs)
     told = apply_waivers(versions, found)
     return tuple(sorted(told, key=lambda one: (_ORDER[one.severity], one.code, one.subject)))
@@ -55,10 +52,6 @@ def _of_both(versions: Versions, values: SampleValues | None, costs: Costs | Non
     yield from find_in_values(versions, values)
     yield from find_against_conventions(versions, _explained(versions, breaks))
     yield from find_costs(versions, costs)
-
-
-def _is_unreadable(code: str) -> bool:
-    return code in ("AR001", "AR002", "AR003", "AR004")
 
 
 def _explained(versions: Versions, breaks: list[Finding]) -> frozenset[tuple[str, str]]:

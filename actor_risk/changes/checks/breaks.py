@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from actor_risk.changes.checks.breaks_sources import sources_changed
 from actor_risk.changes.described import EntityDefinition, FeatureDefinition, ServiceDefinition, ViewDefinition
 from actor_risk.changes.findings import Finding
+from actor_risk.changes.readers import stored_refs, version_of
 from actor_risk.changes.values import Costs
 from actor_risk.changes.versions import (
     Versions,
     entities_of,
     feature_differences,
     services_of,
-    stored_refs,
 )
 from actor_risk.changes.wording import beside, length, lines_of, listed, next_version, spoken
 from actor_risk.reporting.words import counted
@@ -176,7 +176,7 @@ def _removed_feature(
     return Finding(
         code="AR101",
         subject=ref,
-        message=f"`{feature.name}` of `{view.name}` is {what}. Read by {spoken(versions.readers[ref])}.",
+        message=f"`{feature.name}` of `{view.name}` is {what}. Read by {spoken(versions.readers.of_feature(ref))}.",
         instead=f"Keep it until nobody reads it:\n{lines_of(feature, feature.name)}\n{_remove_last(feature.name)}",
         place=new.place,
     )
@@ -228,7 +228,7 @@ def _changed_features(
     features: list[FeatureDefinition],
 ) -> Finding:
     refs = [f"{view.name}:{feature.name}" for feature in features]
-    readers = tuple(dict.fromkeys(reader for ref in refs for reader in versions.readers[ref]))
+    readers = tuple(dict.fromkeys(reader for ref in refs for reader in versions.readers.of_feature(ref)))
     return Finding(
         code="AR102",
         subject=refs[0] if len(refs) == 1 else view.name,
@@ -372,7 +372,7 @@ def _services_of_models(versions: Versions, explained: frozenset[str]) -> Iterat
         new = now.get(model.service)
         was_fit = old is not None and old.fingerprint == model.service_fingerprint
         if was_fit and (new is None or new.fingerprint not in ("", model.service_fingerprint)):
-            models.setdefault(model.service, []).append(f"{model.model}@{model.version}")
+            models.setdefault(model.service, []).append(version_of(model))
     for name, called in models.items():
         why = _why_other_service(versions, before[name], now.get(name), explained)
         if why:

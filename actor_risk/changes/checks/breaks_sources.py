@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from actor_risk.changes.described import SourceDefinition, ViewDefinition
 from actor_risk.changes.findings import Finding
-from actor_risk.changes.functions import columns_read
+from actor_risk.changes.reads import columns_read
 from actor_risk.changes.versions import Versions
 from actor_risk.changes.wording import listed, next_version, spoken
 

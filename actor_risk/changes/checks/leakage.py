@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from actor_risk.changes.described import RepoDefinition, SourceDefinition, ViewDefinition
 from actor_risk.changes.findings import Finding
-from actor_risk.changes.functions import columns_read
+from actor_risk.changes.reads import columns_read
 from actor_risk.changes.values import FeatureValues, SampleValues
 from actor_risk.changes.versions import Versions, feature_differences
 from actor_risk.changes.wording import listed

@@ -12,8 +12,8 @@ INSTEAD = {
     "AR002": "Run `python <the file>` inside feature_repo/ and mend what it says. Files there import each other by "
     "bare name: `from entities import ip`.",
     "AR003": "Leave nothing at the top of a module but definitions: no reading of data, no waiting, no training.",
-    "AR004": "Take the call out: write what it gave into a file of the repository, or read it where features are "
-    "computed.",
+    "AR004": "Take the call out: write what it gave into a file of the repository, or into an environment variable of "
+    "whoever applies it.",
     "AR005": "Take the `print` out; what a module has to say belongs in a description.",
     "AR006": "Do what the message asks for; docs/howto/add-a-feature.md shows each form.",
 }
@@ -24,13 +24,6 @@ def find_problems(new: RepoDefinition) -> Iterator[Finding]:
     for problem in new.problems:
         if problem.code in INSTEAD:
             yield as_finding(problem, INSTEAD[problem.code])
-    if new.printed and not any(problem.code == "AR005" for problem in new.problems):
-        yield Finding(
-            code="AR005",
-            subject=new.project or "feature_repo",
-            message=f"its modules print while they are imported: {new.printed.strip()[:200]}",
-            instead=INSTEAD["AR005"],
-        )
 
 
 def as_finding(problem: Problem, instead: str) -> Finding:

@@ -1,4 +1,4 @@
-"""What the sample says of values: gone, all the same, moved, or in another unit."""
+"""What the sample says of values: gone, all the same, moved, in another unit, or without end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from actor_risk.changes.checks.repository import as_finding
 from actor_risk.changes.findings import Finding
 from actor_risk.changes.values import FeatureValues, Profile, SampleValues
 from actor_risk.changes.versions import Versions, feature_differences
+from actor_risk.reporting.words import share
 
 NEARLY_ALL = 0.95
 JUMP = 0.5
@@ -36,7 +37,7 @@ UNITS: dict[float, str] = {
 
 
 def find_in_values(versions: Versions, values: SampleValues | None) -> Iterator[Finding]:
-    """AR301 to AR305."""
+    """AR301 to AR306."""
     for problem in versions.new.problems:
         if problem.code == "AR304":
             yield as_finding(
@@ -56,8 +57,8 @@ def find_in_values(versions: Versions, values: SampleValues | None) -> Iterator[
 
 def _first(versions: Versions, feature: FeatureValues) -> Finding | None:
     """The most telling finding of a feature: one that is null everywhere has moved as well, and that says less."""
-    checks = (_gone(feature), _all_the_same(feature), _other_unit(feature), _moved(versions, feature))
-    found = next((one for one in checks if one is not None), None)
+    alone = (check(feature) for check in (_gone, _infinite, _all_the_same, _other_unit))
+    found = next((one for one in alone if one is not None), None) or _moved(versions, feature)
     if found is None:
         return None
     code, message, instead = found
@@ -93,6 +94,18 @@ def _gone(feature: FeatureValues) -> Told:
         f"{now:.0%} of its values are null{before}.",
         "Look for a name that is written otherwise in the events (a column, a kind of event), a division by what is "
         "zero, or a join key that never matches. Null is right only for actors of whom nothing is known.",
+    )
+
+
+def _infinite(feature: FeatureValues) -> Told:
+    old, new = feature.old, feature.new
+    if new is None or not new.infinite or (old is not None and old.infinite):
+        return None
+    return (
+        "AR306",
+        f"{share(new.infinite / new.rows)} of its values are infinite: numpy divides by zero without a word.",
+        "Give null there: np.divide(a, b, out=np.full(len(a), np.nan), where=b != 0). Means and scales cannot stand an "
+        "infinite value, nor can every model.",
     )
 
 

@@ -13,7 +13,8 @@ import msgspec
 
 from actor_risk.changes.described import RepoDefinition
 from actor_risk.changes.findings import CODES, Finding
-from actor_risk.changes.versions import Versions, definitions, stored_refs
+from actor_risk.changes.readers import stored_refs
+from actor_risk.changes.versions import Versions, definitions
 
 PREFIX = "waive:"
 

@@ -153,6 +153,7 @@ def _facts(side: Profile | None) -> dict[str, str]:
     if side is None:
         return {}
     facts = {"rows": number(side.rows), "nulls": summary.null_share(side), "distinct": number(side.distinct)}
+    facts |= {"infinite": number(side.infinite)} if side.infinite else {}
     if side.masked:
         return facts
     quantiles = dict(zip((share(part) for part in QUANTILES), side.quantiles, strict=False))

@@ -34,6 +34,8 @@ AREAS = {
 _MARKS: dict[str, str] = {"added": "+", "removed": "−", "changed": "~", "renamed": "→"}
 PLURALS = {"entity": "entities"}
 SHOWN_NAMES = 3
+LATENCY_NOISE = 0.1
+"""Relative: each version's process measures its own, and one of them may be disturbed more."""
 DRIFT_TOLD = 0.1
 """PSI from which on values are said to have moved: below, a sample's own noise is as large."""
 
@@ -140,6 +142,15 @@ def about(plan: Plan) -> str:
 
 def areas(plan: Plan) -> list[Area]:
     """The summary, a line each; the repository itself and the waivers only where something is wrong with them."""
+    if plan.new.is_unreadable:
+        return [
+            _area(plan, "AR0", ("bad", "")),
+            Area(
+                "all else",
+                "unknown",
+                "not looked at: nothing is known of a repository that cannot be applied",
+            ),
+        ]
     prefixes = {finding.code[:3] for finding in found(plan)}
     told = [Area("changes", "good", _changes_in_words(plan.changes))]
     for prefix, tell in _WORDS.items():
@@ -298,19 +309,31 @@ def changed_values(values: SampleValues) -> list[FeatureValues]:
     return sorted(told, key=lambda one: (-(one.drift or 0.0), -one.changed, one.feature))
 
 
-def moved(old: T | None, new: T | None, form: Callable[[T], str]) -> str:
-    """`old → new`, with the change in percent where there is one; one value if both are the same."""
-    if old == new:
-        return "–" if new is None else form(new)
-    told = f"{'–' if old is None else form(old)} → {'–' if new is None else form(new)}"
+def moved(old: T | None, new: T | None, form: Callable[[T], str], *, noise: float = 0.0) -> str:
+    """`old → new`, with the change in percent where that is not nothing; one value if both read the same.
+
+    noise: relative, by how much measured values differ though nothing does.
+    """
+    before, after = ("–" if one is None else form(one) for one in (old, new))
+    change = _change(old, new)
+    if before == after or (change is not None and abs(change) < noise):
+        return after
+    percent = "" if change is None else f"{100 * change:+,.0f}"
+    return f"{before} → {after}" + (f" ({percent}\N{NO-BREAK SPACE}%)" if percent not in ("", "+0", "-0") else "")
+
+
+def _change(old: object, new: object) -> float | None:
+    """Relative to the old number, None where there is none."""
     if isinstance(old, (int, float)) and isinstance(new, (int, float)) and old:
-        told += f" ({100 * (new - old) / abs(old):+,.0f}\N{NO-BREAK SPACE}%)"
-    return told
+        return (new - old) / abs(old)
+    return None
 
 
-def side_by_side(old: S | None, new: S | None, of: Callable[[S], T | None], form: Callable[[T], str]) -> str:
+def side_by_side(
+    old: S | None, new: S | None, of: Callable[[S], T | None], form: Callable[[T], str], *, noise: float = 0.0
+) -> str:
     """One thing of both versions, as `moved`."""
-    return moved(None if old is None else of(old), None if new is None else of(new), form)
+    return moved(None if old is None else of(old), None if new is None else of(new), form, noise=noise)
 
 
 def bytes_of(view: ViewCost) -> float:
@@ -351,7 +374,7 @@ def cost_of_service(row: ServiceRow) -> tuple[str, ...]:
         side_by_side(row.old, row.new, lambda cost: cost.reads, number),
         side_by_side(row.old, row.new, lambda cost: cost.features, number),
         side_by_side(row.old, row.new, lambda cost: cost.bytes_per_request or None, size),
-        side_by_side(row.old, row.new, lambda cost: cost.latency_us or None, microseconds),
+        side_by_side(row.old, row.new, lambda cost: cost.latency_us or None, microseconds, noise=LATENCY_NOISE),
     )
 
 

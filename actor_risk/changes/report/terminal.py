@@ -144,4 +144,4 @@ def _at(place: str) -> str:
 
 
 def _below(text: Text) -> Padding:
-    return Padding(text, (0, 0, 0, 4))
+    return Padding(text, (0, 0, 0, 4), expand=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from textwrap import indent
+
 import pytest
 
-from actor_risk.lineage.reads import reads_of
+from actor_risk.changes.reads import reads_of
 
 COLUMNS = ("event_type", "amount_usd", "ip", "device_id")
 
@@ -56,6 +58,55 @@ def test_local_functions_and_several_returns_are_followed() -> None:
         '    return {"share": ratio(events["amount_usd"], 2)}\n'
     )
     assert found == {"share": {"event_type", "amount_usd", "ip"}}
+
+
+ROUNDABOUT = {
+    "a list that is filled": 'out = []\nfor one in events["ip"]:\n    out.append(one)\nreturn {"out": out}',
+    "a list that is filled after it is given": (
+        'out = []\ngiven = {"out": out}\nfor one in events["ip"]:\n    out.append(one)\nreturn given'
+    ),
+    "a list that is filled by another name": (
+        'out = []\nsame = out\nfor one in events["ip"]:\n    same.append(one)\nreturn {"out": out}'
+    ),
+    "an array whose parts are set": 'out = zeros()\nout[1:] = events["ip"]\nreturn {"out": out}',
+    "an array that a call fills": 'import numpy\nout = zeros()\nnumpy.copyto(out, events["ip"])\nreturn {"out": out}',
+    "one branch": 'out = events["ip"]\nif later():\n    out = 1\nreturn {"out": out}',
+    "what is done on a failure": 'try:\n    out = 1\nexcept KeyError:\n    out = events["ip"]\nreturn {"out": out}',
+    "the turn before": 'last = 0\nfor one in x:\n    out = last\n    last = events["ip"]\nreturn {"out": out}',
+    "what a turn is left out for": (
+        'out = []\nfor i in x:\n    if events["ip"][i]:\n        continue\n    out.append(i)\nreturn {"out": out}'
+    ),
+    "a name that an expression gives": 'return {"out": (it := events["ip"]), "it": it}',
+    "what is put into the columns": 'events["new"] = events["ip"]\nreturn {"out": events["new"]}',
+    "a function that fills what is around it": (
+        'out = []\ndef add(one):\n    out.append(one)\nadd(events["ip"])\nreturn {"out": out}'
+    ),
+    "one of several returns": 'if x:\n    return made(events["ip"])\nreturn {"out": 1}',
+    "a sum": 'out = 0\nout += events["ip"]\nreturn {"out": out}',
+    "what stands for a while": 'with opened(events["ip"]) as out:\n    pass\nreturn {"out": out}',
+}
+
+
+@pytest.mark.parametrize("body", ROUNDABOUT.values(), ids=ROUNDABOUT)
+def test_whatever_way_an_output_is_made_no_input_of_it_is_missed(body: str) -> None:
+    reads = reads_of("def view(events):\n" + indent(body, "    "), COLUMNS)
+    assert "ip" in (reads.of("out") or ())
+
+
+def test_an_output_stays_apart_from_what_another_is_made_from() -> None:
+    found = made(
+        "    ips, paid = [], 0\n"
+        '    for one in events["ip"]:\n'
+        "        ips.append(one)\n"
+        '    paid += events["amount_usd"].sum()\n'
+        '    return {"ips": ips, "paid": paid}\n'
+    )
+    assert found == {"ips": {"ip"}, "paid": {"amount_usd"}}
+
+
+def test_what_is_not_followed_may_be_passed_on_as_it_is() -> None:
+    reads = reads_of('def view(events):\n    return {**made(events["ip"])}', COLUMNS)
+    assert reads.of("device_id") == frozenset({"ip", "device_id"})
 
 
 def test_what_is_passed_on_as_it_is_is_not_made() -> None:

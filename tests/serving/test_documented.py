@@ -28,18 +28,22 @@ OPERATIONS = [
 ]
 
 
+EXAMPLES = [pytest.param(15, id="short"), pytest.param(2_000, id="long", marks=pytest.mark.soak)]
+
+
 @pytest.fixture(scope="module")
 def documented(published: Path) -> Any:
     return schemathesis.openapi.from_asgi("/openapi.json", loaded_world(published).app)
 
 
+@pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize(("path", "method", "mode"), OPERATIONS)
 def test_every_answer_is_documented_and_none_is_a_failure(
-    documented: Any, path: str, method: str, mode: GenerationMode
+    documented: Any, path: str, method: str, mode: GenerationMode, examples: int
 ) -> None:
     operation = documented[path][method]
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def answers(data: st.DataObject) -> None:
         data.draw(operation.as_strategy(generation_mode=mode)).call_and_validate()

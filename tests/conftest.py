@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 
 LONGEST = (
     "test_demo.py",
-    "test_feast_contract.py",
     "test_event_log.py",
+    "test_feast_contract.py",
     "test_stream_command.py",
+    "test_seeded_mistakes.py",
     "test_chunks.py",
     "test_pools.py",
-    "test_seeded_mistakes.py",
+    "test_apply_command.py",
+    "test_compiling.py",
 )
-"""In this order, so that Ray is not started by two at once."""
+"""In this order, so that Ray is not started by two at once, and beside the demo, which takes all cores, one waits."""
 LAST = "test_on_ray.py"
 """It leaves threads of Ray behind, and other tests fork."""
 

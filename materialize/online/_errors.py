@@ -4,11 +4,16 @@ OnlineStoreError
 ├── RowRefusedError              bytes that are no row of this view: counted, and read as NOT_FOUND
 ├── WriteConflictError           a row kept changing under its writer
 ├── OnlineStoreUnavailableError  Redis did not answer, or cannot now: the same call may succeed later
+│   └── PartlyUnreadError            some shards of a cluster did; has the rows of the others
 ├── OnlineStoreRefusedError      Redis answered no, and will until somebody changes something
 ├── ConnectionSettingsError      the settings name no Redis that a client could be made for
 ├── UnknownServiceError          the registry has no such feature service
 └── UnknownFeatureError          the registry has no such feature
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class OnlineStoreError(Exception):
@@ -29,6 +34,16 @@ class WriteConflictError(OnlineStoreError):
 
 class OnlineStoreUnavailableError(OnlineStoreError):
     """Redis is away, slow beyond its time-out, loading, read-only or out of memory."""
+
+
+class PartlyUnreadError(OnlineStoreUnavailableError):
+    """Some shards of a cluster do not answer. rows: of all that was asked for, None where there is none or where it is
+    not known; unread: the positions of the latter."""
+
+    def __init__(self, rows: Sequence[bytes | None], unread: Sequence[int], told: str) -> None:
+        super().__init__(f"a part of the online store does not answer: {told}")
+        self.rows = rows
+        self.unread = unread
 
 
 class OnlineStoreRefusedError(OnlineStoreError):

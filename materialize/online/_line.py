@@ -1,8 +1,8 @@
 """Fetching rows over a connection that is kept apart from the client's pool.
 
 Taking a connection from the pool and giving it back, and the library's way of reading an answer, take longer than the
-round trip. Whatever is unusual, a cluster, very many keys, a dropped connection or an error for an answer, is left to
-the client, which sends the same call once more and knows all errors by name.
+round trip. Whatever is unusual, very many keys, a dropped connection or an error for an answer, is left to the client,
+which sends the same call once more and knows all errors by name. A cluster is read by `_shards.py`.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ class AsyncRowFetcher:
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
-        self._line: _Line | None = None
-        self._connecting: asyncio.Task[_Line] | None = None
+        self._line: Line | None = None
+        self._connecting: asyncio.Task[Line] | None = None
         self._timeout_s: float | None = None
 
     async def fetch(self, keys: Sequence[bytes]) -> Rows:
         """The row of each key, None for none. Raises redis-py's errors."""
-        if not keys or len(keys) > KEYS_MAX or not isinstance(self._client, redis.asyncio.Redis):
+        if not keys or len(keys) > KEYS_MAX:
             return await fetch_async(self._client, keys)
         return await self._asked(keys)
 
@@ -103,30 +103,30 @@ class AsyncRowFetcher:
             return rows
         return await fetch_async(self._client, keys)  # no answer but an error: the client knows it by name
 
-    async def _connected(self) -> _Line:
+    async def _connected(self) -> Line:
         """The connection. All who wait for it wait for the same attempt, and learn together that it failed."""
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.ensure_future(self._connect())
-            self._connecting.add_done_callback(_look_at)
+            self._connecting.add_done_callback(look_at)
         return await asyncio.shield(self._connecting)
 
-    async def _connect(self) -> _Line:
+    async def _connect(self) -> Line:
         """Made by the client's own means: TLS, user, database and Sentinel are its business."""
         pool = self._client.connection_pool
         self._timeout_s = pool.connection_kwargs.get("socket_timeout")
         connection = pool.make_connection()
         await connection.connect()
-        self._line = _Line(connection)
+        self._line = Line(connection)
         return self._line
 
 
-def _look_at(done: asyncio.Task[_Line]) -> None:
+def look_at(done: asyncio.Task[Line]) -> None:
     """An error that nobody waited for any more is not worth a warning."""
     if not done.cancelled():
         done.exception()
 
 
-class _Line(asyncio.Protocol):
+class Line(asyncio.Protocol):
     """A connection that redis-py made, with its streams taken away: bytes out, answers in, nothing between.
 
     The answer to a command is what Redis said, an error included; or None when the connection was lost first.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import redis
 import redis.asyncio
 from feast import FeatureStore
@@ -14,11 +16,13 @@ from feast import FeatureStore
 from materialize.definitions import JoinKey, open_feature_store
 from materialize.events import Event
 from materialize.online._connect import connect, connect_async, no_answer_is_unavailable, redis_settings
+from materialize.online._errors import PartlyUnreadError
 from materialize.online._feature_matrix import Entity, FeatureMatrix, FeatureVector, apart, assemble, lookup
 from materialize.online._line import AsyncRowFetcher, RowFetcher
 from materialize.online._plan import ReadPlan
 from materialize.online._plans import EntityFeatures, Plans
 from materialize.online._scored_events import NO_SCORED, Events
+from materialize.online._shards import AsyncShardFetcher
 from materialize.online._short_lived import ShortLived
 
 
@@ -52,7 +56,9 @@ class FeatureReader:
 
     def __init__(self, client: redis.asyncio.Redis, store: FeatureStore) -> None:
         self._client = client
-        self._fetcher = AsyncRowFetcher(client)
+        self._fetcher: AsyncRowFetcher | AsyncShardFetcher = (
+            AsyncShardFetcher(client) if isinstance(client, redis.asyncio.RedisCluster) else AsyncRowFetcher(client)
+        )
         self._store = store
         self._plans = Plans(store)
 
@@ -115,17 +121,41 @@ class FeatureReader:
         as_of_ms: int | Sequence[int],
         requests: Sequence[Entity] | None = None,
         events: Events = NO_SCORED,
+        *,
+        in_part: bool = False,
     ) -> FeatureMatrix:
         """The features of many sets of entities, in one round trip; each value is that of `read`.
 
         Each of `entities` has a value for each of the plan's join keys, an as-of time, if they differ, and one of
         `requests`. `events`: a position in `entities` → the event to merge in. Raises OnlineStoreUnavailableError.
+        `in_part`: where some shards of a Redis Cluster are away, their rows count as not found, and `met.unread` tells.
         """
-        return await self._read(plan, _Asked.many(entities, as_of_ms, requests, events))
+        return await self._read(plan, _Asked.many(entities, as_of_ms, requests, events), in_part=in_part)
 
-    async def _read(self, plan: ReadPlan, asked: _Asked) -> FeatureMatrix:
+    def unread(
+        self,
+        plan: ReadPlan,
+        entities: Entity,
+        as_of_ms: int,
+        *,
+        event: Event | None = None,
+        request: Entity | None = None,
+    ) -> FeatureMatrix:
+        """What `read` would give if nothing were stored of these entities, without asking Redis."""
+        asked = _Asked.one(entities, as_of_ms, request, event)
+        wanted = lookup(plan, asked.entities)
+        return assemble(plan, wanted, [None] * len(wanted.keys), *asked)
+
+    async def _read(self, plan: ReadPlan, asked: _Asked, *, in_part: bool = False) -> FeatureMatrix:
         wanted = lookup(plan, asked.entities, apart(asked.as_of_ms, asked.events))
-        rows = await self._rows(wanted.keys)
+        try:
+            rows = await self._rows(wanted.keys)
+        except PartlyUnreadError as error:
+            if not in_part:
+                raise
+            matrix = assemble(plan, wanted, error.rows, *asked)
+            matrix.met.unread = Counter(np.nonzero(np.isin(wanted.owners, error.unread))[1].tolist())
+            return matrix
         return assemble(plan, wanted, rows, *asked)
 
     async def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -134,12 +164,17 @@ class FeatureReader:
 
     def short_lived(self, prefix: str) -> ShortLived:
         """Values with a time to live in the same Redis, all of whose keys begin with `prefix`."""
-        return ShortLived(self._client, prefix)
+        require = self._fetcher.require if isinstance(self._fetcher, AsyncShardFetcher) else None
+        return ShortLived(self._client, prefix, require)
+
+    def shards_away(self) -> list[str]:
+        """The shards of a Redis Cluster that do not answer and are not asked but for probes, and why."""
+        return self._fetcher.away() if isinstance(self._fetcher, AsyncShardFetcher) else []
 
     async def ping(self) -> None:
-        """Raises OnlineStoreUnavailableError when Redis does not answer."""
+        """Raises OnlineStoreUnavailableError when Redis does not answer, of a cluster no shard."""
         with no_answer_is_unavailable():
-            await self._client.ping()
+            await (self._fetcher if isinstance(self._fetcher, AsyncShardFetcher) else self._client).ping()
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -17,6 +17,7 @@ NO_AGE = -1
 FLOAT_KINDS = ("DOUBLE", "FLOAT")
 INTEGER_KINDS = ("INT64", "INT32", "UNIX_TIMESTAMP")
 NUMBER_KINDS = (*FLOAT_KINDS, *INTEGER_KINDS, "BOOL")
+_ALL_READ: Mapping[int, int] = {}
 
 
 class FeatureStatus(IntEnum):
@@ -47,7 +48,8 @@ class ReadCounts:
 class Met:
     """What was met on the way to each of N entities, of most of whom there is little to tell.
 
-    rows_found: int64[N]. The rest: an entity's position → how many, where there are any; `refused` by reason.
+    rows_found: int64[N]. The rest: an entity's position → how many, where there are any; `refused` by reason. `unread`:
+    rows that a shard of the store did not give, which count as not found.
     """
 
     def __init__(self, rows_found: NDArray[np.int64]) -> None:
@@ -56,6 +58,7 @@ class Met:
         self.on_demand_failed: Counter[int] = Counter()
         self.event_failed: Counter[int] = Counter()
         self.inexact: Counter[int] = Counter()
+        self.unread: Mapping[int, int] = _ALL_READ
 
     def of(self, entity: int) -> ReadCounts:
         """What was met on the way to one of them."""

@@ -103,6 +103,26 @@ def read(
     return asyncio.run(once())
 
 
+def test_without_the_store_features_are_those_of_an_actor_of_whom_nothing_is_stored(
+    world: World, redis_namespace: str
+) -> None:
+    event = click("first")
+    plan, read_vector = read(world, redis_namespace, "ad_click_risk", event)
+    reader = FeatureReader(redis.asyncio.Redis.from_url("redis://127.0.0.1:1"), world.store)
+    request = {"amount_usd": 0.5, "ms_since_impression": 200}
+    unread = reader.unread(
+        plan,
+        {"advertiser_id": "a", "creator_id": "c", "ip": "i", "device_id": "d"},
+        NOW_MS,
+        event=event,
+        request=request,
+    ).vector(0)
+    np.testing.assert_array_equal(unread.values, read_vector.values)
+    np.testing.assert_array_equal(unread.statuses, read_vector.statuses)
+    np.testing.assert_array_equal(unread.ages_ms, read_vector.ages_ms)
+    assert unread.counts == read_vector.counts
+
+
 def feature(plan: ReadPlan, vector: FeatureVector, name: str) -> float:
     return float(vector.values[[ref.partition(":")[2] for ref in plan.features].index(name)])
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from actor_risk.audit.decisions import log_files, log_lines, may_have
 from actor_risk.errors import ActorRiskError
+from materialize.personal import told
 from models import Bundle, Explanation, ModelStore
 
 Floats = NDArray[np.float64]
@@ -100,7 +101,7 @@ def of_records(records: Sequence[Record], by: By | None) -> Explained:
     try:
         return _of_records(records, by)
     except (KeyError, TypeError) as error:
-        raise ActorRiskError(f"this is no decision record of a server of this release: {error!r}") from error
+        raise ActorRiskError(f"this is no decision record of a server of this release: {told(error)}") from error
 
 
 def of_rows(bundle: Bundle, rows: Floats, title: str | None = None) -> Explained:

@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 import xxhash
 
+from materialize.personal import reason_of
 from serving.logged import FeatureLayout, LoggedDecision
 from serving.ports import LogCounts
 from serving.shipping import Shipper
@@ -146,7 +147,7 @@ class DecisionFiles:
                 return _Round(b"".join(one.lines for one in each), sum(one.count for one in each), layout)
             self._dropped_failed += 1
             if self._dropped_failed == 1:
-                _LOG.error("a decision cannot be logged, it and others like it are dropped: %r", error)
+                _LOG.error("a decision cannot be logged, it and others like it are dropped: %s", reason_of(error))
             return _Round(b"", 0, layout)
 
     def _write(self, one: _Round) -> bool:

@@ -20,6 +20,7 @@ import msgspec
 import xxhash
 
 from materialize.events import InvalidEventError, Reason, decode_event, partition_key
+from materialize.personal import reason_of
 from serving.errors import EventRejectedError, EventsUnconfirmedError, InvalidFieldError, MalformedBodyError
 from serving.event_results import EVENTS_MAX, EventItem, EventResult, EventsAnswer
 from serving.fields import decode_json, dotted
@@ -172,7 +173,7 @@ def _failure_of(task: asyncio.Task[None], timeout_s: float) -> str | None:
     if task.cancelled():
         return "the log's client has stopped"
     error = task.exception()
-    return None if error is None else repr(error)
+    return None if error is None else reason_of(error)
 
 
 def _note_accepted(one: _Waiting, results: list[EventResult]) -> None:

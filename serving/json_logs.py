@@ -8,9 +8,9 @@ from typing import TextIO
 
 import msgspec
 
+from materialize.personal import trace_of
 from serving.identifiers import rfc3339
 from serving.trace_context import TRACE_ID
-from serving.traces import trace_of
 
 PACKAGES = ("serving", "materialize", "models")
 _MS_PER_S = 1000

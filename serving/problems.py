@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from materialize.online import OnlineStoreUnavailableError
+from materialize.personal import trace_of
 from serving.decision import Problem
 from serving.errors import (
     AnswerUnderWayError,
@@ -30,7 +31,6 @@ from serving.errors import (
     UnsupportedMediaError,
 )
 from serving.event_results import EventsProblem
-from serving.traces import trace_of
 
 _LOG = logging.getLogger(__name__)
 PROBLEM_JSON = "application/problem+json"

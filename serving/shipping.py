@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from materialize.personal import reason_of
 from serving.ports import RecordProducer
 from serving.spool import (
     WriterLock,
@@ -102,7 +103,7 @@ class Shipper:
         try:
             has_more = [self._ship_batch(queue) for queue in self._queues.values()]
         except Exception as error:  # any failure of any log, or of the disk: the files stay
-            self._note_failure(str(error) or repr(error))
+            self._note_failure(reason_of(error))
             self._drop_producer()
             return False
         self._note_failure(None)

@@ -11,6 +11,7 @@ import msgspec
 from rich.progress import Progress
 
 from actor_risk.cli._shared import Instant, console, home, progress_bar
+from materialize.personal import reason_of
 
 KIB = 1024
 COULD_NOT_RUN = 2
@@ -95,7 +96,9 @@ def audit(
     from actor_risk.audit import AuditSettings
     from actor_risk.audit import audit as run_audit
     from actor_risk.audit.html import html_report
+    from actor_risk.audit.persons import without_persons
     from actor_risk.audit.terminal import show
+    from actor_risk.personal import personal_in
     from materialize.definitions import open_feature_store
 
     here, shown = home(), console()
@@ -111,13 +114,14 @@ def audit(
     )
     try:
         with progress_bar(shown) as progress:
-            report = run_audit(open_feature_store(here.feature_repo, here.registry), settings, _told_to(progress))
+            found = run_audit(open_feature_store(here.feature_repo, here.registry), settings, _told_to(progress))
+            report = without_persons(found, personal_in(here.registry))
         if json_file is not None:
             json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         if html_file is not None:
             html_file.write_text(html_report(report), encoding="utf-8")
     except Exception as error:  # whatever it is: to a job, a failed audit must not look like a difference
-        raise AuditFailedError(f"{error}" if str(error) else repr(error)) from error
+        raise AuditFailedError(reason_of(error)) from error
     show(shown, report, every_feature=every_feature)
     sys.exit(report.exit_code)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 import msgspec
@@ -13,6 +14,8 @@ from rich.table import Table
 
 from actor_risk.cli._shared import console, home, progress_bar
 from materialize.events import TOPICS
+from materialize.personal import MASK, Personal
+from materialize.quick_feast import import_feast_quickly
 from materialize.stream import DeadLetter, DeadLetters
 
 SHOWN_BYTES = 60
@@ -21,6 +24,9 @@ LETTERS_MAX = 100_000
 
 topic_option = click.option(
     "--topic", "topics", type=click.Choice(sorted(TOPICS)), multiple=True, help="Only this topic's letters; repeatable."
+)
+values_option = click.option(
+    "--values", is_flag=True, help="Show the values of personal fields as well, for who may see them."
 )
 reason_option = click.option("--reason", "reasons", multiple=True, help="Only letters with this reason; repeatable.")
 
@@ -38,25 +44,31 @@ def dead_letters() -> None:
 @topic_option
 @reason_option
 @click.option("--limit", type=click.IntRange(1, LETTERS_MAX), default=20, show_default=True, help="The newest so many.")
+@values_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, the bytes in base64.")
-def list_letters(topics: Sequence[str], reasons: Sequence[str], limit: int, as_json: bool) -> None:
-    """Show the newest letters of each topic, oldest first, and how many there are of each reason."""
-    shown = console()
-    log = home().event_log()
+def list_letters(topics: Sequence[str], reasons: Sequence[str], limit: int, values: bool, as_json: bool) -> None:
+    """Show the newest letters of each topic, oldest first, and how many there are of each reason.
+
+    What the registry tags `pii` is shown as ***, and so are all bytes in which nobody can tell it from the rest.
+    """
+    shown, here = console(), home()
+    personal = Personal(frozenset()) if values else _personal(here.registry)
+    log = here.event_log()
     with closing(log), closing(DeadLetters(log)) as letters:
         found = {topic: _chosen(letters, topic, reasons) for topic in topics or sorted(TOPICS)}
+        shows = {topic: [_masked(letter, personal) for letter in chosen[-limit:]] for topic, chosen in found.items()}
         done = {topic: letters.replayed(topic) for topic in found}
         older = {topic: letters.count(topic) - LETTERS_MAX for topic in found}
     for topic, chosen in found.items():
         if as_json:
-            for letter in chosen[-limit:]:
-                click.echo(_line(letter, done[topic]))
+            for letter, was in zip(shows[topic], chosen[-limit:], strict=True):
+                click.echo(_line(letter, was.identity in done[topic]))
             continue
         shown.print(f"[bold]{topic}[/bold]: {len(chosen):,} letters" + _by_reason(chosen))
         if older[topic] > 0:
             shown.print(f"about {older[topic]:,} older ones were not looked at")
         if chosen:
-            shown.print(_table(chosen[-limit:], done[topic]))
+            shown.print(_table(shows[topic], [letter.identity in done[topic] for letter in chosen[-limit:]]))
 
 
 @dead_letters.command()
@@ -103,9 +115,26 @@ def _chosen(letters: DeadLetters, topic: str, reasons: Sequence[str]) -> list[De
     return [letter for letter in letters.list(topic, LETTERS_MAX) if not reasons or letter.reason in reasons]
 
 
-def _line(letter: DeadLetter, replayed: set[bytes]) -> str:
+def _personal(registry: Path) -> Personal:
+    import_feast_quickly()
+    from actor_risk.personal import personal_in
+
+    return personal_in(registry)
+
+
+def _masked(letter: DeadLetter, personal: Personal) -> DeadLetter:
+    """The letter without what is personal in it. Its key is a value of one of its event's fields."""
+    return msgspec.structs.replace(
+        letter,
+        detail=personal.text(letter.detail, letter.value),
+        key=letter.key if personal.hides_nothing else MASK.encode(),
+        value=personal.document(letter.value),
+    )
+
+
+def _line(letter: DeadLetter, is_replayed: bool) -> str:
     """A letter for programs: its own fields, and whether it was sent again."""
-    fields = {**msgspec.structs.asdict(letter), "replayed": letter.identity in replayed}
+    fields = {**msgspec.structs.asdict(letter), "replayed": is_replayed}
     return msgspec.json.encode(fields).decode()
 
 
@@ -114,12 +143,12 @@ def _by_reason(letters: Sequence[DeadLetter]) -> str:
     return f" ({', '.join(f'{count:,} {reason}' for reason, count in counts)})" if counts else ""
 
 
-def _table(letters: Sequence[DeadLetter], replayed: set[bytes]) -> Table:
+def _table(letters: Sequence[DeadLetter], replayed: Sequence[bool]) -> Table:
     table = Table("at (UTC)", "partition:offset", "reason", "detail", "bytes begin with", "", box=None)
-    for letter in letters:
+    for letter, is_replayed in zip(letters, replayed, strict=True):
         when = datetime.fromtimestamp(letter.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
         begin = repr(letter.value[:SHOWN_BYTES])[1:] + ("…" if len(letter.value) > SHOWN_BYTES else "")
         place = f"{letter.partition}:{letter.offset}"
-        row = (when, place, letter.reason, letter.detail, begin, "replayed" if letter.identity in replayed else "")
+        row = (when, place, letter.reason, letter.detail, begin, "replayed" if is_replayed else "")
         table.add_row(*(text.replace("[", r"\[") for text in row))
     return table

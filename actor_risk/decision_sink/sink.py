@@ -25,6 +25,7 @@ from msgspec import Struct
 from actor_risk.decision_records import Service
 from actor_risk.decision_sink.archive import Archive
 from actor_risk.decision_sink.rows import Layout, Row, row_of, table_of
+from materialize.personal import reason_of, told
 from materialize.stream import (
     CommitRejectedError,
     EventLog,
@@ -165,7 +166,7 @@ class DecisionSink:
                 row = row_of(record.value)
             except (msgspec.DecodeError, ValueError) as error:
                 self.status.unreadable += 1
-                _LOG.error("a record is no decision: %s %d: %s", record.topic_partition, record.offset, error)
+                _LOG.error("a record is no decision: %s %d: %s", record.topic_partition, record.offset, told(error))
                 continue
             self.status.repeated += row.answer.decision_id in found
             found[row.answer.decision_id] = row
@@ -180,7 +181,7 @@ class DecisionSink:
                 layout = decoder.decode(record.value)
                 self._layouts[Service(layout.service, layout.fingerprint)] = record.value.decode()
         except (StreamError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            _LOG.warning("which features decisions have is not known: %s", error)
+            _LOG.warning("which features decisions have is not known: %s", reason_of(error))
         for service in services - self._layouts.keys():
             _LOG.warning("features of %s (%s) are not in the log: layout is null", service.name, service.fingerprint)
 

@@ -14,8 +14,9 @@ import msgspec
 
 from actor_risk.home import Home
 from actor_risk.status_file import replace_status
-from actor_risk.streaming.endings import EXIT_CODES, how_it_ended
+from actor_risk.streaming.endings import DIED, EXIT_CODES, how_it_ended
 from actor_risk.streaming.options import WorkerOptions
+from materialize.personal import reason_of, trace_of
 
 OPTIONS_VARIABLE = "ACTOR_RISK_WORKER_OPTIONS"
 
@@ -35,7 +36,8 @@ def main() -> int:
     except Exception as error:
         how = how_it_ended(error)
         if how == "died":
-            raise
+            sys.stderr.write(f"{trace_of(error)}\n{reason_of(error)}\n")
+            return DIED
         sys.stderr.write(f"{error}\n")
         return EXIT_CODES[how]
     return EXIT_CODES["stopped"]

@@ -7,6 +7,7 @@ from actor_risk.streaming.workers import End
 
 EXIT_CODES: dict[End, int] = {"stopped": 0, "refused": 2, "superseded": 3, "unavailable": 4}
 """Any other one means `died`."""
+DIED = 1
 
 
 def how_it_ended(error: Exception) -> End:

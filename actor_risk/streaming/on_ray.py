@@ -15,6 +15,7 @@ from actor_risk.streaming.endings import how_it_ended
 from actor_risk.streaming.options import WorkerOptions
 from actor_risk.streaming.report import WorkerReport
 from actor_risk.streaming.workers import Ended
+from materialize.personal import reason_of
 
 OWN_RAY = "local"
 _CALLS_AT_ONCE = 3  # it works in one of them, and is asked, and stopped, in the others
@@ -36,7 +37,7 @@ class StreamWorkerActor:
             run_worker(Home.from_environment(os.environ), self._options, self._stop, self._take)
         except Exception as error:  # whatever it is, the supervisor is told
             how = how_it_ended(error)
-            return Ended(how, str(error) if how != "died" else repr(error))
+            return Ended(how, reason_of(error))
         return Ended("stopped")
 
     def report(self) -> WorkerReport:

@@ -25,6 +25,7 @@ from materialize.backfill._spans import Span, moment
 from materialize.backfill._watch import WRITING_WEIGHS, Run, Tell, Watch
 from materialize.definitions import StreamView, compile_view
 from materialize.online import RedisSettings
+from materialize.personal import reason_of
 
 LOOKED_KEPT = 400
 """Profiles of spans that are kept beyond a job, so that the next one has something to compare with."""
@@ -378,4 +379,4 @@ def _outcome(error: BaseException) -> Outcome:
 
 def _cause(error: BaseException) -> str:
     notes = getattr(error, "__notes__", [])
-    return " ".join([str(error) or repr(error), *(f"({note})" for note in notes)])
+    return " ".join([reason_of(error), *(f"({note})" for note in notes)])

@@ -12,6 +12,7 @@ import numpy as np
 from materialize.definitions._errors import DefinitionError
 from materialize.events import Columns
 from materialize.kernel import EventBlock, ViewSpec, hash_values
+from materialize.personal import told, words_of
 
 Objects = np.ndarray[Any, np.dtype[np.object_]]
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
@@ -122,9 +123,11 @@ class StreamView:
         try:
             derived = self.transform(columns)
         except Exception as error:
-            raise DefinitionError(f"view {self.name!r}: its transformation failed: {error!r}") from error
+            said = told(error, words_of(self.transform))
+            raise DefinitionError(f"view {self.name!r}: its transformation failed: {said}") from error
         if not isinstance(derived, dict):
-            raise DefinitionError(f"view {self.name!r}: its transformation gave no dict of columns: {derived!r:.100}")
+            gave = type(derived).__name__
+            raise DefinitionError(f"view {self.name!r}: its transformation gave a {gave} and no dict of columns")
         odd = [name for name, column in derived.items() if np.shape(column) != (length,)]
         if odd:
             raise DefinitionError(

@@ -16,6 +16,7 @@ import fastavro
 
 from materialize.events._decode import Event, InvalidEventError, JsonEventDecoder, event_of, event_struct
 from materialize.events._errors import EventFormatError
+from materialize.personal import told
 
 MAGIC = b"\x00"
 """The first byte of Confluent's wire format; the schema's id follows in four bytes, big-endian, then the datum."""
@@ -136,7 +137,7 @@ def _fields(data: bytes, begin: int, schema: Schema) -> dict[str, Any]:
     try:
         fields: dict[str, Any] = fastavro.schemaless_reader(stream, schema, None)  # type: ignore[assignment]
     except Exception as error:  # on hostile bytes fastavro raises a dozen kinds, from EOFError to OverflowError
-        raise InvalidEventError("malformed", f"not of this Avro schema: {error!r}") from error
+        raise InvalidEventError("malformed", f"not of this Avro schema: {told(error)}") from error
     if stream.tell() != len(data):
         raise InvalidEventError("malformed", f"{len(data) - stream.tell()} bytes are left after the Avro datum")
     return fields

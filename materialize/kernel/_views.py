@@ -17,6 +17,7 @@ from materialize.kernel._blocks import EventBlock, hash_values
 from materialize.kernel._errors import KernelError
 from materialize.kernel._partials import DISTINCT_KEEP, Floats, Hashes, Partial
 from materialize.kernel._windows import Window
+from materialize.personal import told
 
 KERNEL_VERSION = 1
 """Part of every fingerprint: goes up when the meaning of a stored state changes."""
@@ -180,7 +181,7 @@ class ViewSpec:
         try:
             return np.array([np.nan if value is None else value for value in column], dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise KernelError(f"view {self.name!r}: column {name!r} is not numeric: {error}") from error
+            raise KernelError(f"view {self.name!r}: column {name!r} is not numeric: {told(error)}") from error
 
     def _layout(self, placed: list[tuple[int, AggregationSpec]]) -> HopLayout:
         slots: dict[tuple[int, str], Slot] = {}

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from materialize.definitions import FeatureField, View
 from materialize.offline._errors import HistoryError
+from materialize.personal import told
 
 ARROW_TYPES = {
     "DOUBLE": pa.float64(),
@@ -38,7 +39,7 @@ def values_as_declared(field: FeatureField, column: pa.ChunkedArray) -> pa.Chunk
         return column.cast(ARROW_TYPES.get(field.kind, column.type))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise HistoryError(
-            f"feature {field.name!r} is {field.kind}, but its history holds {column.type}: {error}; "
+            f"feature {field.name!r} is {field.kind}, but its history holds {column.type}: {told(error)}; "
             "change the field's type, or write the column in it"
         ) from error
 

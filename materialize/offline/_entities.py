@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from materialize.definitions import JoinKey
 from materialize.offline._errors import HistoryError
+from materialize.personal import told
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -99,7 +100,7 @@ def _as_arrow(key: JoinKey, column: Any) -> pa.Array:
         found = pa.array(column, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise HistoryError(
-            f"the entity dataframe's column {key.name!r} holds values of several types ({error}): "
+            f"the entity dataframe's column {key.name!r} holds values of several types ({told(error)}): "
             f"join key {key.name!r} is {key.kind}, give it one"
         ) from error
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
@@ -120,4 +121,4 @@ def _as_key(key: JoinKey, column: pa.Array, where: str) -> pa.Array:
             column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         return column.cast(wanted)
     except pa.ArrowInvalid as error:
-        raise HistoryError(f"{where} has no {key.kind} in {key.name!r}: {error}") from error
+        raise HistoryError(f"{where} has no {key.kind} in {key.name!r}: {told(error)}") from error

@@ -14,6 +14,7 @@ from materialize.online._batch_layout import CREATED_FLAG, BatchLayout
 from materialize.online._batch_rows import layout_of, tail_of
 from materialize.online._compiled import seal_rows
 from materialize.online._header import BATCH_ROW, PREFIX_SIZE, seal
+from materialize.personal import told
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
@@ -130,7 +131,7 @@ def _typed(field: FeatureField, column: pa.Array) -> pa.Array:
     try:
         return column if column.type == kind else column.cast(kind)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"field {field.name!r} is {field.kind}: {error}") from error
+        raise ValueError(f"field {field.name!r} is {field.kind}: {told(error)}") from error
 
 
 def _numbers(field: FeatureField, column: pa.Array) -> Ints:

@@ -32,6 +32,7 @@ from materialize.online._errors import (
     OnlineStoreRefusedError,
     OnlineStoreUnavailableError,
 )
+from materialize.personal import told_by_redis
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 DEFAULT_PORTS = {"sentinels": 26379, "startup_nodes": 6379}
@@ -180,7 +181,7 @@ def no_answer_is_unavailable() -> Iterator[None]:
 
 def _translated(error: Exception) -> OnlineStoreError:
     reason = _reason(error)
-    told = str(error) if reason is error else f"{error}: {reason}"
+    told = ": ".join(told_by_redis(one) for one in dict.fromkeys((error, reason)))
     if _passes(reason):
         return OnlineStoreUnavailableError(f"Redis did not do what was asked: {told}")
     return OnlineStoreRefusedError(

@@ -22,6 +22,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from materialize.personal import told_by_redis
 from materialize.stream.errors import InvalidOffsetError, LogUnavailableError, StreamError
 from materialize.stream.log import Record, RedisLogSettings, TopicPartition
 
@@ -141,6 +142,6 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise LogUnavailableError(f"Redis cannot be reached or is too slow: {error}") from error
+        raise LogUnavailableError(f"Redis cannot be reached or is too slow: {told_by_redis(error)}") from error
     except redis.RedisError as error:
-        raise StreamError(f"Redis refused a command of the event log: {error}") from error
+        raise StreamError(f"Redis refused a command of the event log: {told_by_redis(error)}") from error

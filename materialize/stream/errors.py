@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from materialize.personal import told_by_redis
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -30,7 +32,8 @@ class ProduceError(StreamError):
     """`count` records were not acknowledged; `first_cause` is why the first was not. Send them again."""
 
     def __init__(self, count: int, first_cause: BaseException) -> None:
-        super().__init__(f"{count} records were not acknowledged, send them again; the first because: {first_cause}")
+        because = told_by_redis(first_cause)
+        super().__init__(f"{count} records were not acknowledged, send them again; the first because: {because}")
         self.count = count
         self.first_cause = first_cause
 

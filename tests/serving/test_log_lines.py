@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving.traces import trace_of
+from materialize.personal import trace_of
 from tests.serving.fakes import SERVICE, World, click
 
 SECRET = "swordfish"

@@ -57,7 +57,7 @@ def call(environment: dict[str, str], *arguments: str) -> Result:
 
 @pytest.mark.usefixtures("log")
 def test_the_list_says_what_came_where_it_stood_and_why(environment: dict[str, str]) -> None:
-    shown = call(environment, "list").output
+    shown = call(environment, "list", "--values").output
     assert "ad_events: 2 letters (1 malformed, 1 invalid)" in shown
     assert "account_events: 0 letters" in shown
     for text in ("1:0", "not json", "[why]", "2025-10-09 08:53:20"):
@@ -66,12 +66,12 @@ def test_the_list_says_what_came_where_it_stood_and_why(environment: dict[str, s
 
 @pytest.mark.usefixtures("log")
 def test_the_list_is_filtered_and_can_be_read_by_programs(environment: dict[str, str]) -> None:
-    lines = call(environment, "list", "--json", "--reason", "invalid").output.splitlines()
+    lines = call(environment, "list", "--json", "--values", "--reason", "invalid").output.splitlines()
     (letter,) = map(json.loads, lines)
     assert (letter["topic"], letter["partition"], letter["offset"]) == ("ad_events", 1, 1)
     assert (base64.b64decode(letter["key"]), base64.b64decode(letter["value"])) == EARLY[:2]
     assert letter["replayed"] is False
-    (newest,) = map(json.loads, call(environment, "list", "--json", "--limit", "1").output.splitlines())
+    (newest,) = map(json.loads, call(environment, "list", "--json", "--values", "--limit", "1").output.splitlines())
     assert newest == letter
 
 

@@ -78,6 +78,8 @@ def described(policy: Mapping[str, Any] | None) -> str:
     if found.thresholds is not None:
         parts.append(f"review from {found.thresholds.review:g}, block from {found.thresholds.block:g}")
     parts += [f"store away: {found.store_away}", f"late: {found.late}"]
+    if found.fallback_model is not None:
+        parts.append(f"fallback model {found.fallback_model}")
     if found.fallback_score is not None:
         parts.append(f"fallback score {found.fallback_score:g}")
     return ", ".join([*([] if found.is_on else ["OFF"]), *parts])
@@ -107,7 +109,7 @@ def wait_until_taken(client: Client, model: str, number: int, timeout_s: float =
 
 
 def _names_models(changes: Mapping[str, Any]) -> bool:
-    return not {"champion", "canary", "shadows"}.isdisjoint(changes)
+    return not {"champion", "canary", "shadows", "fallback_model"}.isdisjoint(changes)
 
 
 def _original(entry: Rollout) -> int:
@@ -126,7 +128,10 @@ def _pinned(store: ModelStore, model: str, policy: Policy) -> Policy:
     versions = {name: _version(store, model, name) for name in policy.names}
     canary = policy.canary and msgspec.structs.replace(policy.canary, model=versions[policy.canary.model])
     shadows: Sequence[str] = [versions[shadow] for shadow in policy.shadows]
-    return msgspec.structs.replace(policy, champion=versions[policy.champion], canary=canary, shadows=shadows)
+    fallback = policy.fallback_model and versions[policy.fallback_model]
+    return msgspec.structs.replace(
+        policy, champion=versions[policy.champion], canary=canary, shadows=shadows, fallback_model=fallback
+    )
 
 
 def _version(store: ModelStore, model: str, name: str) -> str:

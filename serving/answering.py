@@ -66,6 +66,8 @@ class ModelRounds:
         self._clock = clock
         self._explain_ns = 0.0
         """What explaining one row takes, as far as is known."""
+        self.unread_ns = 0.0
+        """What an answer without stored features takes, as far as is known."""
         self.rounds: Rounds[Asked, Scored] = Rounds(
             self._answer, size_max=ROUND_MAX, shared=(OnlineStoreUnavailableError,)
         )
@@ -77,9 +79,12 @@ class ModelRounds:
         """
         plan = self.served.plan
         entities: dict[str, str | int] = {key.name: "" if key.kind == "STRING" else 0 for key in plan.join_keys}
-        nobody = Inputs(entities, None, {field.name: None for field in plan.request_fields}, 0)
+        nobody = Asked(Inputs(entities, None, {field.name: None for field in plan.request_fields}, 0), "full", None)
+        for _ in range(2):  # what the first one took is no measure
+            self.unread_ns = 0.0
+            self.unread(nobody, "features_defaulted")
         for count in (1, 2):
-            await self._answer([Asked(nobody, "full", None)] * count)
+            await self._answer([nobody] * count)
 
     async def _answer(self, asked: Sequence[Asked]) -> list[Scored]:
         monotonic_ns, begun_ns, read_ms = self._clock.monotonic_ns, self._clock.monotonic_ns(), self._clock.now_ms()
@@ -91,6 +96,7 @@ class ModelRounds:
                 times,
                 [ask.inputs.request for ask in asked],
                 {n: ask.inputs.scored.event for n, ask in enumerate(asked) if ask.inputs.scored is not None},
+                in_part=True,
             )
         )
         there_ns = monotonic_ns()
@@ -106,7 +112,7 @@ class ModelRounds:
         )
         vectors = [matrix.vector(n) for n in range(len(asked))]
         margins, values = scores.margin.tolist(), scores.score.tolist()
-        return [
+        answers = [
             Scored(
                 self.served,
                 ask.inputs,
@@ -124,37 +130,30 @@ class ModelRounds:
             )
             for n, ask in enumerate(asked)
         ]
+        for n, rows in matrix.met.unread.items():
+            answers[n].degraded.append(
+                "features_partial" if rows < len(self.served.plan.rows) else "features_defaulted"
+            )
+        return answers
 
-    def unread(self, ask: Asked) -> Scored:
-        """The answer without any stored feature, as of an actor of whom nothing is known."""
-        matrix = _nothing(self.served)
+    def unread(self, ask: Asked, why: Degradation) -> Scored:
+        """The answer without any stored feature, from the request alone, as of an actor of whom nothing is known."""
+        begun_ns, inputs, read_ms = self._clock.monotonic_ns(), ask.inputs, self._clock.now_ms()
+        event = None if inputs.scored is None else inputs.scored.event
+        as_of_ms = max(read_ms, inputs.event_ms)
+        matrix = self._reader.unread(self.served.plan, inputs.entities, as_of_ms, event=event, request=inputs.request)
         readings, fed = self._readings(matrix)
         scores = self.served.model.score(fed)
-        return self._instead(
-            ask, matrix, readings, float(scores.margin[0]), float(scores.score[0]), "features_defaulted"
-        )
+        took_ns = self._clock.monotonic_ns() - begun_ns
+        self.unread_ns += (_NEWEST_WEIGHS if self.unread_ns else 1.0) * (took_ns - self.unread_ns)
+        margin, score = float(scores.margin[0]), float(scores.score[0])
+        return _unexplained(self.served, ask, matrix, readings[0], margin, score, read_ms, why, took_ns / NS_PER_MS)
 
-    def fallback(self, ask: Asked, score: float) -> Scored:
+    def fallback_score(self, ask: Asked, score: float) -> Scored:
         """The answer that is a policy's score and no model's; it has no margin but the score."""
-        matrix = _nothing(self.served)
-        return self._instead(ask, matrix, self._readings(matrix)[0], score, score, "fallback_score")
-
-    def _instead(
-        self,
-        ask: Asked,
-        matrix: FeatureMatrix,
-        readings: Sequence[record.Readings],
-        margin: float,
-        score: float,
-        why: Degradation,
-    ) -> Scored:
-        now_ms = self._clock.now_ms()
-        degraded: list[Degradation] = [why] if ask.explain == "none" else ["explanation_skipped", why]
-        as_of_ms = max(now_ms, ask.inputs.event_ms)
-        return Scored(
-            self.served, ask.inputs, matrix.vector(0), readings[0], margin, score, record.UNEXPLAINED, now_ms, as_of_ms,
-            degraded, 0.0, 0.0, 0.0,
-        )  # fmt: skip
+        matrix, now_ms = _nothing(self.served), self._clock.now_ms()
+        readings = self._readings(matrix)[0]
+        return _unexplained(self.served, ask, matrix, readings[0], score, score, now_ms, "fallback_score")
 
     def _readings(self, matrix: FeatureMatrix) -> tuple[list[record.Readings], Floats]:
         """What was read for the model, row by row, and what the model is fed, float64[N, F]."""
@@ -187,6 +186,26 @@ class ModelRounds:
             took_ns = (self._clock.monotonic_ns() - now_ns) / len(in_time)
             self._explain_ns += _NEWEST_WEIGHS * (took_ns - self._explain_ns)
         return explained, set(wanted).difference(in_time)
+
+
+def _unexplained(
+    served: ServedModel,
+    ask: Asked,
+    matrix: FeatureMatrix,
+    readings: record.Readings,
+    margin: float,
+    score: float,
+    read_ms: int,
+    why: Degradation,
+    took_ms: float = 0.0,
+) -> Scored:
+    """An answer that stands instead of another."""
+    vector, as_of_ms = matrix.vector(0), max(read_ms, ask.inputs.event_ms)
+    degraded = [*record.degradations(vector.counts, explanation_skipped=ask.explain != "none"), why]
+    return Scored(
+        served, ask.inputs, vector, readings, margin, score, record.UNEXPLAINED, read_ms, as_of_ms, degraded,
+        0.0, took_ms, 0.0,
+    )  # fmt: skip
 
 
 def _nothing(served: ServedModel) -> FeatureMatrix:

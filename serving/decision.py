@@ -11,6 +11,7 @@ from msgspec import Meta, Raw, Struct, field
 
 Explain = Literal["none", "top", "full"]
 Mode = Literal["live", "canary", "shadow"]
+Role = Literal["live", "canary", "shadow", "fallback"]
 Verdict = Literal["allow", "review", "block"]
 Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"]
 Degradation = Literal[
@@ -21,7 +22,9 @@ Degradation = Literal[
     "event_not_published",  # the event is not in the stream: send it again
     "event_publish_unconfirmed",  # the stream did not acknowledge the event in time: it may be there or not
     "explanation_skipped",  # there was no time to explain the score before the request's deadline
+    "features_partial",  # some of the stored features could not be read, for a shard of the store is away: NOT_FOUND
     "features_defaulted",  # the features could not be read, or not in time: the score is that of an unknown actor
+    "fallback_model",  # neither that: another model answered, which the policy names, without any stored feature
     "fallback_score",  # neither that: the score is the policy's, and no model's
     "answer_not_kept",  # the idempotency key could not be kept: the same request sent again is answered anew
 ]
@@ -248,8 +251,12 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     feature_count: int
     thresholds: Thresholds
     metrics: Annotated[dict[str, float], Meta(description="measured on a later time span than the training's")]
-    mode: Annotated[Mode, Meta(description="what it does under this name")] = "live"
-    share: Annotated[float, Meta(description="of the actors it answers about; 0 for a shadow, and while off")] = 1.0
+    mode: Annotated[
+        Role, Meta(description="what it does under this name; `fallback`: answers where the policy falls back")
+    ] = "live"
+    share: Annotated[
+        float, Meta(description="of the actors it answers about; 0 for a shadow or a fallback, and while off")
+    ] = 1.0
     rollout: Annotated[int, Meta(description="the rollout that says so; 0: the server's configuration does")] = 0
 
 

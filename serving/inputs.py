@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -54,6 +54,16 @@ class InputReader:
         carried = {} if scored is None else carried_values(scored.event)
         event_ms = 0 if scored is None else event_time_ms(scored.event)
         return Inputs(self._entities(request, carried), scored, self._request(request, carried), event_ms)
+
+    def adopted(self, inputs: Inputs) -> Inputs:
+        """The inputs of this service from those of another one that names at least its keys.
+
+        A request-time field that the other does not have is what the event carries, None if that does not fit.
+        """
+        carried = {} if inputs.scored is None else carried_values(inputs.scored.event)
+        given = {**carried, **inputs.request}
+        request = {field.name: _fitting(field, given.get(field.name)) for field in self._request_fields}
+        return replace(inputs, request=request)
 
     def _entities(self, request: ScoreRequest, carried: Mapping[str, object]) -> dict[str, str | int]:
         _refuse_unknown("entities", request.entities, [key.name for key in self._join_keys])
@@ -128,6 +138,13 @@ def _entity(key: FieldReader, given: msgspec.Raw | None, carried: Mapping[str, o
     if from_event is not None and from_event != value:
         raise InvalidFieldError(f"{value!r} here, but the event says {from_event!r}: which is meant?", where)
     return value
+
+
+def _fitting(field: FieldReader, value: object) -> object:
+    try:
+        return field.check(value, field.name)
+    except InvalidFieldError:
+        return None
 
 
 def _refuse_unknown(where: str, given: Mapping[str, object], known: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The models that answer under one name: the champion, a canary for a share of the actors, and shadows."""
+"""The models that answer under one name: the champion, a canary for a share of the actors, shadows, a fallback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from serving.answering import ModelRounds
-from serving.decision import Mode, ModelCard
+from serving.decision import Mode, ModelCard, Role
 from serving.loading import ServedModel
 from serving.policy import Choice, Policy, is_canary
 
@@ -42,16 +42,25 @@ class Lineup:
             for called, model in self.models.items()
         ]
 
-    def _mode(self, called: str) -> Mode:
+    def _mode(self, called: str) -> Role:
         if called == self.policy.champion:
             return "live"
-        return "canary" if self.policy.canary is not None and called == self.policy.canary.model else "shadow"
+        if self.policy.canary is not None and called == self.policy.canary.model:
+            return "canary"
+        return "fallback" if called == self.policy.fallback_model else "shadow"
 
     def _share(self, called: str) -> float:
         """Of the actors whom it answers about."""
         policy, mode = self.policy, self._mode(called)
         canary = 0.0 if policy.canary is None else policy.canary.share
-        return 0.0 if not policy.is_on or mode == "shadow" else canary if mode == "canary" else 1 - canary
+        shares: dict[Role, float] = {"live": 1 - canary, "canary": canary}
+        return shares.get(mode, 0.0) if policy.is_on else 0.0
+
+    @property
+    def fallback(self) -> ModelRounds | None:
+        """Who answers where the policy falls back, if it names a model for that."""
+        called = self.policy.fallback_model
+        return None if called is None else self.models[called]
 
     def shadows(self) -> Iterable[ModelRounds]:
         """Whose scores are only logged."""

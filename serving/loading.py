@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from materialize.definitions import DefinitionError, JoinKey
+from materialize.definitions import DefinitionError, JoinKey, RequestField
 from materialize.online import OnlineStoreError, ReadPlan
 from models.errors import ModelError
 from models.manifest import Manifest, Metrics
@@ -101,6 +101,7 @@ def _models_of(source: HeldModels, reader: FeatureSource, name: str, choice: Cho
     policy = choice.policy
     models = {alias: load_model(source, reader, name, alias, policy.thresholds) for alias in policy.names}
     _check_canary(name, policy, models)
+    _check_fallback(name, policy, models)
     return models
 
 
@@ -161,7 +162,24 @@ def _check_canary(name: str, policy: Policy, models: Mapping[str, ServedModel]) 
         )
 
 
-def _named(keys: Iterable[JoinKey]) -> str:
+def _check_fallback(name: str, policy: Policy, models: Mapping[str, ServedModel]) -> None:
+    """What a request says to who would have answered, it must say to the fallback model, too."""
+    if policy.fallback_model is None:
+        return
+    fallback = models[policy.fallback_model].plan
+    answering = [policy.champion] if policy.canary is None else [policy.champion, policy.canary.model]
+    for plan in (models[alias].plan for alias in answering):
+        beyond = set(fallback.join_keys).difference(plan.join_keys)
+        given = {field.name: field.kind for field in plan.request_fields}
+        otherwise = {field for field in fallback.request_fields if given.get(field.name, field.kind) != field.kind}
+        if beyond or otherwise:
+            raise ModelLoadError(
+                f"{name}@{policy.fallback_model} needs {_named(beyond | otherwise)}, which the requests of feature "
+                f"service {plan.service!r} do not give: fall back to a model of the same keys, or of fewer"
+            )
+
+
+def _named(keys: Iterable[JoinKey | RequestField]) -> str:
     return ", ".join(sorted(f"{key.name} ({key.kind})" for key in keys))
 
 

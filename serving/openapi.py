@@ -85,7 +85,8 @@ _TIMEOUT: JsonObject = {
     "required": False,
     "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 60},
     "description": "By when the answer must be there. Left out for it, in this order, and told in `degraded`: the "
-    "explanation, the features (the score is that of an unknown actor), the model (the policy's fallback score)",
+    "explanation, the stored features (the score is that of an unknown actor), the model (the policy's fallback model "
+    "answers, or its fallback score)",
 }
 _IDEMPOTENCY_KEY: JsonObject = {
     "name": "idempotency-key",

@@ -9,7 +9,8 @@ models:
     thresholds: {review: 0.4, block: 0.8}      # instead of the bundle's
     store_away: default                 # refuse (503), default (features count as not found) or fallback
     late: default                       # the same, when the request's own deadline comes first
-    fallback_score: 0.02                # for fallback, and while the model is off
+    fallback_model: request_only        # for fallback: what needs no stored feature
+    fallback_score: 0.02                # for fallback without that, and while the model is off
     is_on: true                         # the kill switch
 """
 
@@ -38,7 +39,7 @@ class Canary(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What answers under one name. `champion`, `canary` and `shadows` are aliases or versions."""
+    """What answers under one name. `champion`, `canary`, `shadows` and `fallback_model` are aliases or versions."""
 
     champion: Annotated[str, Meta(min_length=1)]
     canary: Canary | None = None
@@ -46,12 +47,13 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     thresholds: Thresholds | None = None
     store_away: Without = "refuse"
     late: Without = "default"
+    fallback_model: Annotated[str, Meta(min_length=1)] | None = None
     fallback_score: float | None = None
     is_on: bool = True
 
     def __post_init__(self) -> None:
-        if self.fallback_score is None and "fallback" in (self.store_away, self.late):
-            raise ValueError("a policy that falls back must say fallback_score")
+        if not self.has_fallback and "fallback" in (self.store_away, self.late):
+            raise ValueError("a policy that falls back must say fallback_score or fallback_model")
         if self.fallback_score is not None and not math.isfinite(self.fallback_score):
             raise ValueError("fallback_score must be a finite number")
         if self.thresholds is not None and not self.thresholds.review <= self.thresholds.block:
@@ -61,7 +63,13 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def names(self) -> list[str]:
         """Every alias or version that it names, each once."""
         canary = [] if self.canary is None else [self.canary.model]
-        return list(dict.fromkeys([self.champion, *canary, *self.shadows]))
+        fallback = [] if self.fallback_model is None else [self.fallback_model]
+        return list(dict.fromkeys([self.champion, *canary, *self.shadows, *fallback]))
+
+    @property
+    def has_fallback(self) -> bool:
+        """Whether it names a model or a score to fall back to."""
+        return self.fallback_model is not None or self.fallback_score is not None
 
 
 class Choice(NamedTuple):

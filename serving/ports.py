@@ -41,9 +41,28 @@ class FeatureSource(Protocol):
         as_of_ms: Sequence[int],
         requests: Sequence[Mapping[str, Any]] | None = None,
         events: Mapping[int, Event] = ...,
+        *,
+        in_part: bool = False,
     ) -> FeatureMatrix:
         """The features of each of `entities` as of its time, in one round trip; `events`: a position in `entities` →
-        the event to merge in. Raises OnlineStoreUnavailableError."""
+        the event to merge in. Raises OnlineStoreUnavailableError. `in_part`: where a shard of the store is away, its
+        rows count as not found, and `met.unread` tells."""
+        ...
+
+    def unread(
+        self,
+        plan: ReadPlan,
+        entities: Mapping[str, Any],
+        as_of_ms: int,
+        *,
+        event: Event | None = None,
+        request: Mapping[str, Any] | None = None,
+    ) -> FeatureMatrix:
+        """The features of one set of entities as if nothing were stored of them, without asking the store."""
+        ...
+
+    def shards_away(self) -> Sequence[str]:
+        """The shards of the store that do not answer while others do, and why."""
         ...
 
     async def ping(self) -> None:

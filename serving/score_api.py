@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from serving.access import Gate
-from serving.clock import NS_PER_S, Clock
+from serving.clock import Clock
+from serving.deadlines import RESERVE_S, until_ns_after
 from serving.decision import BatchRequest, Decision, Problem, Question, ScoreRequest
 from serving.errors import InvalidFieldError, UnknownDecisionError
 from serving.fields import decode_json
@@ -29,8 +30,6 @@ NO_STORE = (("cache-control", "no-store"),)
 
 IDEMPOTENCY_KEY, TIMEOUT = b"idempotency-key", b"x-request-timeout-seconds"
 TIMEOUT_MAX_S = 60.0
-RESERVE_S, RESERVE_SHARE = 0.002, 0.25
-"""So much of a request's time, or this share of it if that is less, is kept for what comes after the score."""
 LINES_AT_ONCE = 32
 _IDEMPOTENCY_KEY_MAX = 255
 
@@ -178,4 +177,4 @@ def until_ns_of(scope: Scope, since_ns: int) -> int | None:
         seconds = math.nan
     if not 0 < seconds <= TIMEOUT_MAX_S:
         raise InvalidFieldError(f"x-request-timeout-seconds is a number above 0, at most {TIMEOUT_MAX_S:g}")
-    return since_ns + int((seconds - min(RESERVE_S, RESERVE_SHARE * seconds)) * NS_PER_S)
+    return until_ns_after(since_ns, seconds)

@@ -18,6 +18,7 @@ from serving.answering import Asked, ModelRounds, Scored
 from serving.breaker import Breaker
 from serving.capacity import Capacity
 from serving.clock import NS_PER_MS, Clock
+from serving.deadlines import end_ns_of
 from serving.decision import Decision, Degradation, Latency, Mode, ModelCard, ModelVersion, Readiness, ScoreRequest
 from serving.errors import LateError, ModelLoadError, ModelOffError, TooManyRequestsError, UnknownModelError
 from serving.identifiers import (
@@ -32,7 +33,7 @@ from serving.inputs import TopicEvent
 from serving.lineup import Lineup, lineup_of
 from serving.loading import HeldModels, Loaded, ServedModel, load_models, with_plan
 from serving.logged import FeatureLayout, LoggedDecision, logged_decision
-from serving.policy import Choice, Policy, policy_of
+from serving.policy import Choice, Policy, Without, policy_of
 from serving.ports import DecisionLog, FeatureSource, ModelSource, Publisher
 from serving.telemetry import ServiceState, Telemetry
 from serving.trace_context import Tracing
@@ -44,6 +45,8 @@ FREE_FOR_PATIENT = 0.5
 """Patient ones can best come back later: they are taken only while so much of the capacity is free."""
 SHADOWS_MAX = 256
 """Shadows that may wait; beyond, they are left out."""
+PARTLY_AWAY = "a part of the online store that this request needs does not answer: try again"
+_UNREAD: frozenset[Degradation] = frozenset({"features_partial", "features_defaulted"})
 NO_LINEUPS: Mapping[str, Lineup] = {}
 
 _LOG = logging.getLogger(__name__)
@@ -213,6 +216,7 @@ class ScoringService:
             under_way=self._capacity.under_way,
             refused=self._refused,
             breaker_is_open=self._breaker.is_open,
+            shards_away=len(self._reader.shards_away()),
             shadows_dropped=self._shadows_dropped,
             log=None if self._log is None else self._log.counts(),
         )
@@ -225,6 +229,8 @@ class ScoringService:
         if away is not None:
             needed = any(lineup.policy.store_away == "refuse" for lineup in self._lineups.values())
             (reasons if needed else notes).append(away)
+        if away is None:
+            notes += [f"a shard of the online store does not answer: {told}" for told in self._reader.shards_away()]
         notes += [*self._refusals.values(), *self._left_behind, *self._told.values()]
         if not self._publishing_works:
             notes.append("the last event could not be published to the stream")
@@ -285,7 +291,7 @@ class ScoringService:
             inputs = model.served.inputs.read(request, now_ms)
         parsed_ns = self._clock.monotonic_ns()
         publishing = self._publishing(inputs.scored) if request.publish_event else None
-        scored = await self._scored(lineup.policy, model, Asked(inputs, request.explain, until_ns), patient=patient)
+        scored = await self._scored(lineup, model, Asked(inputs, request.explain, until_ns), since_ns, patient=patient)
         scored_ns = self._clock.monotonic_ns()
         if not patient and scored.features_ms:  # the store's time is not ours: with a slow one as many may wait
             self._capacity.took(scored_ns - since_ns - int(scored.features_ms * NS_PER_MS))
@@ -295,7 +301,8 @@ class ScoringService:
         end_ns = self._clock.monotonic_ns()
         latency = _latency(scored, since_ns, parsed_ns, scored_ns, end_ns)
         decision = _decision(scored, mode, self._identity(request, traceparent, now_ms), undone, latency)
-        model.tally.decided(decision)
+        tally = model.tally if scored.served is model.served else self.telemetry.watch(scored.served)
+        tally.decided(decision)
         if self.tracing is not None:
             self.tracing.decided(decision)
         await self._keep(decision, scored, request.publish_event)
@@ -336,16 +343,23 @@ class ScoringService:
             raise ModelOffError(name)
         return lineup
 
-    async def _scored(self, policy: Policy, model: ModelRounds, asked: Asked, *, patient: bool) -> Scored:
+    async def _scored(
+        self, lineup: Lineup, model: ModelRounds, asked: Asked, since_ns: int, *, patient: bool
+    ) -> Scored:
         """The model's answer, or what the policy has instead of it."""
+        policy = lineup.policy
         if not policy.is_on:
-            return model.fallback(asked, policy.fallback_score or 0.0)
+            return model.fallback_score(asked, policy.fallback_score or 0.0)
         try:
             answer = model.rounds.ask(asked, patient=patient)
             if asked.until_ns is None:
-                return await answer
-            async with asyncio.timeout(max(0.0, self._clock.left_s(asked.until_ns))):
-                return await answer
+                scored = await answer
+            else:
+                async with asyncio.timeout(max(0.0, self._clock.left_s(asked.until_ns))):
+                    scored = await answer
+            if not scored.degraded or policy.store_away == "default" or _UNREAD.isdisjoint(scored.degraded):
+                return scored
+            raise OnlineStoreUnavailableError(PARTLY_AWAY)
         except TimeoutError:
             instead = policy.late
             if instead == "refuse":
@@ -354,7 +368,26 @@ class ScoringService:
             instead = policy.store_away
             if instead == "refuse":
                 raise
-        return model.unread(asked) if instead == "default" else model.fallback(asked, policy.fallback_score or 0.0)
+        return self._instead(lineup, model, asked, since_ns, instead)
+
+    def _instead(self, lineup: Lineup, model: ModelRounds, asked: Asked, since_ns: int, instead: Without) -> Scored:
+        """The answer without the store: the model's by default features, the fallback model's, or the policy's score.
+
+        Each only if it is likely to be there by the caller's deadline, the last that there is in any case.
+        """
+        policy, fallback = lineup.policy, lineup.fallback
+        if instead == "default" and (self._is_in_time(model, asked, since_ns) or not policy.has_fallback):
+            return model.unread(asked, "features_defaulted")
+        if fallback is None or (policy.fallback_score is not None and not self._is_in_time(fallback, asked, since_ns)):
+            return model.fallback_score(asked, policy.fallback_score or 0.0)
+        adopted = fallback.served.inputs.adopted(asked.inputs)
+        return fallback.unread(asked._replace(inputs=adopted), "fallback_model")
+
+    def _is_in_time(self, model: ModelRounds, asked: Asked, since_ns: int) -> bool:
+        """Whether the model's answer without stored features would be there in time, by what it took lately."""
+        if asked.until_ns is None:
+            return True
+        return self._clock.monotonic_ns() + model.unread_ns <= end_ns_of(since_ns, asked.until_ns)
 
     def _begin_shadow(self, model: ModelRounds, request: ScoreRequest, trace_id: str) -> None:
         """Score the same request by another model, for the log alone; left out, and counted, while too many wait."""

@@ -32,7 +32,16 @@ PART = 5_000
 LAG_STEPS = (0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Shares of the lag that are tried: an event that the log had taken may not have reached the row yet."""
 
-DEGRADED = ("rows_refused", "event_not_merged", "windows_inexact", "on_demand_failed")
+DEGRADED = (
+    "rows_refused",
+    "event_not_merged",
+    "windows_inexact",
+    "on_demand_failed",
+    "features_partial",
+    "features_defaulted",
+    "fallback_model",
+    "fallback_score",
+)
 """Flags of decisions whose features were not read as they should be."""
 
 OTHER_DEFINITION = "other_definition"

@@ -52,7 +52,9 @@ def rollout() -> None:
 @click.option("--own-thresholds", is_flag=True, help="Each model's own thresholds again.")
 @click.option("--off", is_flag=True, help="The kill switch.")
 @click.option("--on", is_flag=True)
-@click.option("--fallback-score", type=float, help="The score while off, and where a policy falls back.")
+@click.option("--fallback-model", metavar="MODEL", help="Who answers where the policy falls back.")
+@click.option("--no-fallback-model", is_flag=True)
+@click.option("--fallback-score", type=float, help="The score while off, and where a policy falls back without model.")
 @click.option("--no-fallback-score", is_flag=True)
 @click.option("--store-away", type=click.Choice(WITHOUT), help="Without the online store.")
 @click.option("--late", type=click.Choice(WITHOUT), help="When the request's deadline comes first.")
@@ -159,6 +161,8 @@ def _changes(given: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     changes = {name: given[name] for name in ("champion", "store_away", "late") if given[name]}
     if given["fallback_score"] is not None or given["no_fallback_score"]:
         changes["fallback_score"] = None if given["no_fallback_score"] else given["fallback_score"]
+    if given["fallback_model"] or given["no_fallback_model"]:
+        changes["fallback_model"] = None if given["no_fallback_model"] else given["fallback_model"]
     if given["off"] or given["on"]:
         changes["is_on"] = given["on"]
     if given["shadows"] or given["no_shadows"]:

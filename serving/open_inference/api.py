@@ -11,6 +11,7 @@ import msgspec
 
 from serving.access import Gate
 from serving.clock import Clock
+from serving.deadlines import until_ns_after
 from serving.decision import Decision, ScoreRequest
 from serving.errors import InvalidFieldError, RequestError, UnknownPathError
 from serving.http import JSON, Receive, Response, Scope, header, read_body, require_uncompressed
@@ -37,7 +38,7 @@ SERVER_NAME = "actor-risk"
 EXTENSIONS = ["binary_tensor_data"]
 OCTETS = "application/octet-stream"
 
-_NS_PER_US = 1_000
+_US_PER_S = 1e6
 
 
 def is_ours(path: str) -> bool:
@@ -107,7 +108,9 @@ class OpenInference:
         self._service.require(served.card.name, len(questions) - 1)
         _require_readable(served, questions, self._clock.now_ms())
         timeout_us = request.parameters.timeout
-        until_ns = until_ns_of(scope, since_ns) if timeout_us is None else since_ns + timeout_us * _NS_PER_US
+        until_ns = (
+            until_ns_of(scope, since_ns) if timeout_us is None else until_ns_after(since_ns, timeout_us / _US_PER_S)
+        )
         decisions = await self._decisions(questions, since_ns, until_ns, header(scope, b"traceparent"))
         outputs = [
             tensor_of(name, OUTPUTS[name].datatype, OUTPUTS[name].of(decisions, served), binary=as_bytes)

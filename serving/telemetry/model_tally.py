@@ -24,7 +24,8 @@ SCORE_BOUNDS = (
 """Of scores from 0 to 1, finer at both ends: most actors are honest, and thresholds are high."""
 ROUND_BOUNDS = (1, 2, 4, 8, 16, 32)
 
-_NOT_THE_MODELS = frozenset({"features_defaulted", "fallback_score"})
+_NOT_THE_MODELS = frozenset({"features_partial", "features_defaulted", "fallback_model", "fallback_score"})
+"""Scores that say nothing of how a model does with features that were read."""
 
 
 class AnswerTally:

@@ -41,6 +41,7 @@ class ServiceState:
     under_way: int = 0
     refused: int = 0
     breaker_is_open: bool = False
+    shards_away: int = 0
     shadows_dropped: int = 0
     log: LogCounts | None = None
 
@@ -208,6 +209,8 @@ def _write_state(to: Exposition, state: ServiceState) -> None:
     to.counter("actor_risk_refused", told, series=[((), state.refused)])
     told = "1 while the online store is not asked, because it did not answer"
     to.gauge("actor_risk_breaker_open", told, series=[((), int(state.breaker_is_open))])
+    told = "Shards of the online store that are not asked, because they did not answer, while others are"
+    to.gauge("actor_risk_shards_away", told, series=[((), state.shards_away)])
     told = "Answers of shadows left out, because too many waited or they failed"
     to.counter("actor_risk_shadows_dropped", told, series=[((), state.shadows_dropped)])
     if state.log is not None:

@@ -34,6 +34,7 @@ from serving.clock import Clock
 from serving.decision import Decision
 from serving.decision_files import DecisionFiles, FileLimits
 from serving.inputs import decode_request
+from serving.policy import Policy
 from serving.scoring import ScoringService
 from tests.parity.test_online_equals_offline import actors_of
 from tests.serving.fakes import publish_model
@@ -403,9 +404,12 @@ def test_degraded_decisions_are_counted_apart(site: Site) -> None:
     assert damaged.degraded == ["rows_refused"]
     site.ask("ad_click_risk", NOW_MS - 20 * 3_600_000, entities=actor(site))
     site.ask("ad_click_risk", NOW_MS, entities=actor(site))
+    off = Policy(champion="champion", is_on=False, fallback_score=0.5)
+    site.loop.run_until_complete(site.service.load({"ad_click_risk": off}))
+    site.ask("ad_click_risk", NOW_MS, entities=actor(site))
     report = site.audit()
-    assert report.set_apart == {"rows_refused": 1, "windows_inexact": 1}
-    assert (report.decisions, report.compared_decisions, report.verdict) == (3, 1, "equal")
+    assert report.set_apart == {"rows_refused": 1, "windows_inexact": 1, "fallback_score": 1}
+    assert (report.decisions, report.compared_decisions, report.verdict) == (4, 1, "equal")
 
 
 def actor(site: Site) -> dict[str, Any]:

@@ -106,13 +106,20 @@ class MemoryFeatures:
     statuses: dict[str, Sequence[int]] = field(default_factory=dict)
     counts: ReadCounts = field(default_factory=ReadCounts)
     failure: OnlineStoreUnavailableError | None = None
+    unread_rows: dict[str, int] = field(default_factory=dict)
+    """IP → how many of its rows a shard does not give."""
+    away: list[str] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
+    unreads: list[Read] = field(default_factory=list)
+    """What was answered without the store."""
     rounds: int = 0
     entities_now: dict[str, EntityFeatures] = field(
         default_factory=lambda: {"ip": EntityFeatures(JoinKey("ip", "STRING"), IP_FEATURES)}
     )
     answering: Callable[[], Awaitable[None]] | None = None
     """May wait before a read is answered."""
+    unreading: Callable[[ReadPlan], None] | None = None
+    """Is told of each answer without the store."""
 
     def refresh(self) -> bool:
         """The plan is whatever `plan_now` is, which may be another at any time."""
@@ -138,6 +145,8 @@ class MemoryFeatures:
         as_of_ms: Sequence[int],
         requests: Sequence[Mapping[str, Any]] | None = None,
         events: Mapping[int, Event] = NO_EVENTS,
+        *,
+        in_part: bool = False,
     ) -> FeatureMatrix:
         self.rounds += 1
         self.reads += [
@@ -148,29 +157,63 @@ class MemoryFeatures:
             await self.answering()
         if self.failure is not None:
             raise self.failure
-        rows = [self._row(entity["ip"], len(plan.features)) for entity in entities]
-        met = Met(np.array([2 if entity["ip"] in self.values else self.counts.rows_found for entity in entities]))
+        length = len(plan.features)
+        rows = [
+            self._row(entity.get("ip", ""), length)
+            if entity.get("ip", "") in self.values
+            else _unknown(length, request)
+            for entity, request in zip(entities, requests or [{}] * len(entities), strict=True)
+        ]
+        met = Met(
+            np.array([2 if entity.get("ip", "") in self.values else self.counts.rows_found for entity in entities])
+        )
         for n in range(len(entities)):
             met.refused[n] = Counter(self.counts.rows_refused)
             met.on_demand_failed[n] = self.counts.on_demand_failed
             met.event_failed[n] = self.counts.event_failed
             met.inexact[n] = self.counts.inexact
+        if in_part:
+            unread = [self.unread_rows.get(entity.get("ip", ""), 0) for entity in entities]
+            met.unread = {n: count for n, count in enumerate(unread) if count}
         return FeatureMatrix(plan, *(np.stack(column) for column in zip(*rows, strict=True)), {}, met)
 
     def _row(self, ip: str, length: int) -> tuple[Any, Any, Any]:
-        if ip not in self.values:
-            nothing = np.full(length, np.nan)
-            statuses = np.full(length, FeatureStatus.NOT_FOUND, np.uint8)
-            statuses[-1] = FeatureStatus.NULL_VALUE
-            return nothing, statuses, np.full(length, -1, np.int64)
         values = np.array(self.values[ip], np.float64)[:length]
         statuses = np.array(self.statuses.get(ip, [FeatureStatus.PRESENT] * length), np.uint8)[:length]
         values[statuses != FeatureStatus.PRESENT] = np.nan
         return values, statuses, np.arange(length, dtype=np.int64) * 1000
 
+    def unread(
+        self,
+        plan: ReadPlan,
+        entities: Mapping[str, Any],
+        as_of_ms: int,
+        *,
+        event: Event | None = None,
+        request: Mapping[str, Any] | None = None,
+    ) -> FeatureMatrix:
+        if self.unreading is not None:
+            self.unreading(plan)
+        self.unreads.append(Read(dict(entities), as_of_ms, event, dict(request or {})))
+        row = _unknown(len(plan.features), request or {})
+        return FeatureMatrix(plan, *(column[np.newaxis] for column in row), {}, Met(np.zeros(1, np.int64)))
+
+    def shards_away(self) -> Sequence[str]:
+        return self.away
+
     async def ping(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+
+def _unknown(length: int, request: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """Nothing is stored; the feature on demand, which is the last one, is the request's `ms_since_impression`."""
+    values, statuses = np.full(length, np.nan), np.full(length, FeatureStatus.NOT_FOUND, np.uint8)
+    statuses[-1] = FeatureStatus.NULL_VALUE
+    given = request.get("ms_since_impression")
+    if given is not None:
+        values[-1], statuses[-1] = given, FeatureStatus.PRESENT
+    return values, statuses, np.full(length, -1, np.int64)
 
 
 @dataclass

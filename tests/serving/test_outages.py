@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +17,19 @@ from serving.breaker import FAILURES_MAX, OPEN_MS
 from serving.clock import NS_PER_MS, Clock
 from serving.policy import Canary, Policy
 from tests.serving.doors import Times
-from tests.serving.fakes import KEYS, NOW_MS, SERVICE, Answer, MemoryLog, World, build_world, click, publish_model
+from tests.serving.fakes import (
+    FEATURES,
+    KEYS,
+    NOW_MS,
+    SERVICE,
+    Answer,
+    MemoryLog,
+    World,
+    build_world,
+    click,
+    publish_model,
+)
+from tests.serving.test_http import metrics
 
 BODY = {"model": SERVICE, "entities": KEYS}
 AWAY = OnlineStoreUnavailableError("away")
@@ -81,14 +93,20 @@ def test_without_the_store_a_request_is_refused_unless_the_policy_says_otherwise
 
 
 def test_without_the_store_the_score_may_be_that_of_an_unknown_actor(still: Place) -> None:
+    """What comes with the request is known all the same."""
     still.play(store_away="default", canary=Canary("challenger", 1.0))
+    unknown = still.ask({"model": SERVICE, "event": click(ip="198.51.100.1")}).decision()
+    still.world.publisher.published.clear()
+    still.log.entries.clear()
     still.world.features.failure = AWAY
     answer = still.ask({"model": SERVICE, "event": click()}).decision()
     assert answer.degraded == ["explanation_skipped", "features_defaulted"]
     assert (answer.mode, answer.actor_known, answer.reasons) == ("canary", False, [])
-    assert answer.feature_statuses.present == 0
-    assert len(answer.features_absent) == len(still.world.features.plan_now.features)
-    assert 0 < answer.score < 1
+    assert answer.features_absent == unknown.features_absent
+    assert [feature.feature for feature in answer.features_absent] == list(FEATURES[:-1])
+    assert (answer.score, answer.margin) == (unknown.score, unknown.margin)
+    read = still.world.features.unreads[-1]
+    assert (read.entities, read.request["ms_since_impression"], read.event is None) == (KEYS, 180.0, False)
     assert len(still.world.publisher.published) == 1
     (entry,) = still.log.entries
     assert (entry.decision.decision_id, entry.decision.degraded) == (answer.decision_id, answer.degraded)
@@ -249,6 +267,59 @@ def test_what_there_is_no_time_to_explain_is_scored_all_the_same(still: Place, t
     assert answer.degraded == ["explanation_skipped"]
     assert (answer.actor_known, answer.reasons, answer.score) == (True, [], in_time.score)
     assert still.ask(BODY | {"explain": "none"}, **{DEADLINE: "0.1"}).decision().degraded == []
+
+
+@pytest.fixture
+def sharded(still: Place) -> Place:
+    """Of what a request reads, two rows, one lies on a shard that is away; of who is `gone`, both."""
+    features = still.world.features
+    features.plan_now = replace(features.plan_now, rows=cast(Any, (None, None)))
+    features.unread_rows = {KEYS["ip"]: 1, "gone": 2}
+    features.away = ["10.0.0.7:6379: no answer within 0.5 s"]
+    return still
+
+
+def test_with_a_shard_away_the_score_may_rest_on_what_there_is(sharded: Place) -> None:
+    sharded.play(store_away="default")
+    answers = [sharded.ask(body_of(ip)).decision() for ip in (KEYS["ip"], "gone", "198.51.100.1")]
+    assert [answer.degraded for answer in answers] == [["features_partial"], ["features_defaulted"], []]
+    assert len(answers[0].reasons) == 5
+    assert [entry.decision.degraded for entry in sharded.log.entries] == [answer.degraded for answer in answers]
+
+
+def test_with_a_shard_away_only_who_needs_it_is_refused_or_answered_otherwise(sharded: Place) -> None:
+    """And as many of them as there may be, the store as a whole is asked on."""
+    sharded.play(store_away="refuse")
+    for _ in range(FAILURES_MAX + 2):
+        refused = [sharded.ask(body_of(ip)) for ip in (KEYS["ip"], "gone")]
+        assert [answer.json()["type"] for answer in refused] == ["/docs#problem-online-store-unavailable"] * 2
+        assert refused[0].headers["retry-after"] == "1"
+        assert sharded.ask(body_of("198.51.100.1")).decision().degraded == []
+    sharded.play(store_away="fallback", fallback_score=0.02)
+    answers = [sharded.ask(body_of(ip)).decision() for ip in (KEYS["ip"], "198.51.100.1")]
+    assert [answer.degraded for answer in answers] == [["explanation_skipped", "fallback_score"], []]
+
+
+def test_who_shares_a_round_with_those_who_need_the_shard_is_answered(sharded: Place) -> None:
+    sharded.play(store_away="refuse")
+
+    async def run() -> list[int]:
+        asked = [sharded.world.score(body_of(ip)) for ip in ("198.51.100.1", KEYS["ip"], "198.51.100.2", "gone")]
+        return [answer.status for answer in await asyncio.gather(*asked)]
+
+    assert asyncio.run(run()) == [200, 503, 200, 503]
+    assert sharded.world.features.rounds == 1
+
+
+def test_a_server_with_a_shard_away_is_ready_and_says_which(sharded: Place) -> None:
+    sharded.play(store_away="refuse")
+    answer = asyncio.run(sharded.world.call("GET", "/readyz"))
+    assert (answer.status, answer.json()["notes"][0]) == (
+        200,
+        "a shard of the online store does not answer: 10.0.0.7:6379: no answer within 0.5 s",
+    )
+    assert metrics(sharded.world)["actor_risk_shards_away", ()] == 1
+    assert metrics(sharded.world)["actor_risk_breaker_open", ()] == 0
 
 
 def slow_by(times: Times, ns: int) -> Callable[[], Any]:

@@ -265,7 +265,9 @@ def test_of_two_loads_at_once_the_later_one_counts(stage: Stage) -> None:
         ({"champion": "c", "canary": {"model": "d"}}, "missing required field `share`"),
         ({"champion": "c", "shadow": ["d"]}, "unknown field `shadow`"),
         ({"champion": "c", "thresholds": {"review": 0.9, "block": 0.1}}, "review must not be above block"),
-        ({"champion": "c", "store_away": "fallback"}, "must say fallback_score"),
+        ({"champion": "c", "store_away": "fallback"}, "must say fallback_score or fallback_model"),
+        ({"champion": "c", "late": "fallback"}, "must say fallback_score or fallback_model"),
+        ({"champion": "c", "fallback_model": ""}, "length >= 1"),
         ({"champion": "c", "late": "never"}, "Invalid enum value 'never'"),
         ({"champion": "c", "fallback_score": float("nan")}, "fallback_score"),
         ({}, "champion"),
@@ -284,10 +286,11 @@ def test_a_policy_in_the_config_file_is_read_as_it_is_documented() -> None:
         "thresholds": {"review": 0.4, "block": 0.8},
         "store_away": "default",
         "late": "default",
+        "fallback_model": "request_only",
         "fallback_score": 0.02,
         "is_on": True,
     }
     policy = parse_user_config({"models": {SERVICE: said}}).models[SERVICE]
     assert isinstance(policy, Policy)
     assert msgspec.to_builtins(policy) == said
-    assert policy.names == ["champion", "challenger", "shadow"]
+    assert policy.names == ["champion", "challenger", "shadow", "request_only"]

@@ -72,6 +72,21 @@ def test_what_is_not_named_stays_as_it_is(shell: Shell) -> None:
     assert (again["is_on"], again["canary"], again["shadows"], again["thresholds"]) == (True, None, [], None)
 
 
+def test_a_fallback_model_is_set_by_its_version_and_taken_away(shell: Shell) -> None:
+    done = shell("set", SERVICE, "--fallback-model", "challenger", "--store-away", "fallback")
+    assert done.exit_code == 0, done.output
+    assert f"store away: fallback, late: default, fallback model {shell.second}" in done.output
+    newest = shell.rollouts.newest(SERVICE)
+    assert newest is not None
+    assert newest.policy is not None
+    assert newest.policy["fallback_model"] == shell.second
+    refused = shell("set", SERVICE, "--no-fallback-model")
+    assert (refused.exit_code, "must say fallback_score or fallback_model" in refused.output) == (1, True)
+    policy = shell.set("--no-fallback-model", "--fallback-score", "0.1").policy
+    assert policy is not None
+    assert (policy["fallback_model"], policy["fallback_score"]) == (None, 0.1)
+
+
 def test_a_moved_alias_counts_when_it_is_named_again(shell: Shell) -> None:
     shell.set("--late", "refuse")
     ModelStore(shell.root).set_alias(SERVICE, "champion", shell.second, at_ms=1, by="tests")
@@ -90,7 +105,8 @@ def test_a_moved_alias_counts_when_it_is_named_again(shell: Shell) -> None:
         (("--canary", "challenger", "--share", "2"), "not in the range"),
         (("--review", "0.9", "--block", "0.1"), "review must not be above block"),
         (("--on", "--off"), "--on or --off"),
-        (("--late", "fallback"), "must say fallback_score"),
+        (("--late", "fallback"), "must say fallback_score or fallback_model"),
+        (("--fallback-model", "unheard"), "has no alias 'unheard'"),
         (("--champion", "unheard"), "has no alias 'unheard'"),
         (("--champion", "0" * 16), "has no version 0000000000000000"),
     ],
@@ -107,9 +123,10 @@ def test_a_version_that_is_damaged_is_not_set_but_the_kill_switch_looks_at_none(
     for version in (shell.first, shell.second):
         golden = shell.root / SERVICE / version / "golden.parquet"
         golden.write_bytes(golden.read_bytes()[:-1])
-    done = shell("set", SERVICE, "--shadow", "challenger")
-    assert done.exit_code == 1
-    assert "golden.parquet" in done.output
+    for option in ("--shadow", "--fallback-model"):
+        done = shell("set", SERVICE, option, "challenger")
+        assert done.exit_code == 1
+        assert "golden.parquet" in done.output
     assert shell.set("--off").number == 2
 
 

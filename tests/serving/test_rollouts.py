@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from materialize.online import OnlineStoreUnavailableError
 from models import BundleCorruptError, ModelStore, StoreUnavailableError
 from models.bundle import Bundle
 from models.rollouts import Rollout, Rollouts
@@ -127,7 +128,31 @@ def test_a_server_may_be_told_not_to_look_at_rollouts(scene: Scene) -> None:
     assert cards(world) == [(scene.versions[0], "live", 1.0, 0)]
 
 
-@pytest.mark.parametrize("policy", [{"canary": {"model": "0" * 16, "share": 0.1}}, {"colour": "blue"}, {"late": "x"}])
+def test_a_fallback_model_is_rolled_out_as_all_others_are(scene: Scene) -> None:
+    world = scene.server()
+    first, second, third = scene.versions
+    number = scene.set(second, fallback_model=third, store_away="fallback")
+    assert follow(world) == [SERVICE]
+    expected = [(second, "live", 1.0, number), (third, "fallback", 0.0, number)]
+    assert cards(world) == cards(scene.server()) == expected
+    world.features.failure = OnlineStoreUnavailableError("away")
+    assert asyncio.run(world.score(BODY)).decision().model.version == third
+    scene.set(None)
+    follow(world)
+    assert [card[0] for card in cards(world)] == [first]
+    assert asyncio.run(world.score(BODY)).status == 503
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"canary": {"model": "0" * 16, "share": 0.1}},
+        {"fallback_model": "0" * 16},
+        {"store_away": "fallback"},
+        {"colour": "blue"},
+        {"late": "x"},
+    ],
+)
 def test_a_rollout_that_cannot_be_served_is_told_and_what_was_served_stays(scene: Scene, policy: Any) -> None:
     good = scene.set(scene.versions[1])
     running = scene.server()

@@ -23,6 +23,9 @@ from actor_risk.local import free_port, start_child, wait_until
 from actor_risk.local.processes import log_tail, stop_by_marker
 
 READY_TIMEOUT_S = 120.0
+REPLICA_PORTS = 100
+"""More than there are replicas: a port that one has given up is not taken again at once."""
+PORT_MAX = 65_535
 SCRATCH_PREFIX = "ar-"
 SHORT_TEMP = "/tmp" if sys.platform == "linux" else None
 """Not TMPDIR, which may be long: Ray adds a folder of 56 characters, and HAProxy takes socket paths of 97 at most."""
@@ -41,17 +44,22 @@ the dashboard, whose ten processes cost as much as a replica."""
 def fast_environment(scratch: Path) -> dict[str, str]:
     """What turns on HAProxy and throughput mode, where there is an HAProxy for the platform: on Linux.
 
-    The variables must be set before Ray starts. HAProxy's own ports are free ones and its files lie in `scratch`, so
-    that two servers on one machine do not meet.
+    The variables must be set before Ray starts. HAProxy's own ports are free ones, the replicas' begin at one, and
+    HAProxy's files lie in `scratch`, so that two servers on one machine do not meet.
     """
     if sys.platform != "linux":
         return {}
+    replicas_from = min(free_port(), PORT_MAX - REPLICA_PORTS)
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
+        # By default the replicas of every Ray take the ports from 30000 on: one that another Ray's replica has given up
+        # would for a while get what that Ray's HAProxy still sends there.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas_from),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas_from + REPLICA_PORTS),
         # Ray starts replicas and HAProxy at niceness 15: whatever else runs on the machine would go before an answer.
         "RAY_worker_niceness": "0",
         # Ray's controller looks at everything ten times a second by default, which takes a tenth of a core.

@@ -125,13 +125,12 @@ def kill_in_the_middle(run: Commands) -> str:
 
     Returns the folder that its Ray Serve used.
     """
-    process, record = run.start("demo", "--port", "0"), run.home.root / "serving.scratch"
-
-    def scratch() -> str:
-        return record.read_text() if record.exists() else ""
+    process, record, scratch = run.start("demo", "--port", "0"), run.home.root / "serving.scratch", ""
 
     def in_the_middle() -> bool:
-        serves = bool(scratch()) and any(scratch() in command_line(pid) for pid in all_pids())
+        nonlocal scratch
+        scratch = record.read_text() if record.exists() else ""
+        serves = bool(scratch) and any(scratch in command_line(pid) for pid in all_pids())
         return serves or process.poll() is not None
 
     try:
@@ -142,7 +141,7 @@ def kill_in_the_middle(run: Commands) -> str:
         process.kill()
         process.wait(30)
     wait_until(lambda: run.home.valkey().running() is None, 60, "the killed demo's Valkey is gone")
-    return scratch()
+    return scratch
 
 
 def labelled(home: Home, name: str) -> pd.DataFrame:

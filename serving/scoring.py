@@ -13,6 +13,7 @@ import msgspec
 from materialize.definitions import DefinitionError
 from materialize.events import partition_key
 from materialize.online import OnlineStoreError, OnlineStoreUnavailableError
+from materialize.personal import reason_of
 from serving import record
 from serving.answering import Asked, ModelRounds, Scored
 from serving.breaker import Breaker
@@ -442,7 +443,7 @@ class ScoringService:
             self._note_publishing(f"no acknowledgement within {self._publish_timeout_s} s")
             return ["event_publish_unconfirmed"]
         except Exception as error:  # any failure of any log: the answer is worth more, and the record says so
-            self._note_publishing(repr(error))
+            self._note_publishing(reason_of(error))
             return ["event_not_published"]
         self._note_publishing(None)
         return []

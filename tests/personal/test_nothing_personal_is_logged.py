@@ -31,7 +31,7 @@ from materialize.stream.worker import StreamWorker, WorkerSettings
 from models import ModelStore
 from serving.decision_files import DecisionFiles, FileLimits
 from serving.logged import layout_of
-from tests.serving.fakes import CHAMPION, NOW_MS, build_world, click, loaded_world, plan, publish_model
+from tests.serving.fakes import CHAMPION, NOW_MS, SERVICE, build_world, click, loaded_world, plan, publish_model
 from tests.serving.test_decision_log import entry
 from tests.support.streaming import Bench, open_bench, run_until
 from tests.support.world import World
@@ -238,7 +238,10 @@ def test_a_server_whose_log_fails_says_nothing_of_them(
     world.publisher.fail = fail
     sent = msgspec.json.decode(EVENTS[0])
     assert asyncio.run(world.post("/v1/events", {"event": sent})).status == 503
-    assert "not published" in caplog.text
+    keys = {"ip": IP, "device_id": DEVICE}
+    scored = asyncio.run(world.score({"model": SERVICE, "entities": keys, "event": sent}))
+    assert scored.decision().degraded == ["event_not_published"]
+    assert "events are not published, decisions are marked degraded" in caplog.text
     assert_none_of_them(caplog.text)
 
 

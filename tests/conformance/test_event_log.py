@@ -40,7 +40,7 @@ FLUSH_MS = 10_000
 def settings(request: pytest.FixtureRequest) -> EventLogSettings:
     if request.param == "redis":
         url, prefix = request.getfixturevalue("redis_url"), request.getfixturevalue("redis_namespace")
-        return RedisLogSettings(url=url, prefix=prefix, lease_ms=30_000)
+        return RedisLogSettings(url=url, prefix=prefix, lease_ms=12_000)
     bootstrap_servers = request.getfixturevalue("kafka_bootstrap")
     return KafkaLogSettings(bootstrap_servers=bootstrap_servers, session_timeout_ms=30_000)
 

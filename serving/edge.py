@@ -65,24 +65,18 @@ class Edge:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._counts = ray_counts_of(app)
-        self._answer: Answering | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application's own answer."""
-        if scope.get("path") in SHORT:
+        if scope["type"] == "http" and scope.get("path") in SHORT:
             if scope["path"] == SCORE and scope["method"] == "POST" and DOOR.sheds():
                 await respond(send, DOOR.refusal)
                 return
-            if self._counts is not None:
-                answer = self._answer or self._opened()
-                if answer is not None:
-                    await _answer_counted(answer, self._counts, scope, receive, send)
-                    return
+            answer = DOOR.answer_in(asyncio.get_running_loop())
+            if answer is not None and self._counts is not None:
+                await _answer_counted(answer, self._counts, scope, receive, send)
+                return
         await self._app(_for_ray(scope) if "headers" in scope else scope, receive, send)
-
-    def _opened(self) -> Answering | None:
-        self._answer = DOOR.answer_in(asyncio.get_running_loop())
-        return self._answer
 
 
 async def _answer_counted(answer: Answering, counts: RayCounts, scope: Scope, receive: Receive, send: Send) -> None:

@@ -122,10 +122,11 @@ def test_all_else_is_handled_by_ray(world: World, opened: Door) -> None:
         await through_the_edge(world, replica, "/v1/score", SCORING)
         opened.open(world.app.answer, asyncio.get_running_loop())
         await through_the_edge(world, replica, "/v1/score:batch", SCORING)
+        await edged(replica.handle)({"type": "websocket", "path": "/v1/score", "headers": []}, None, None)
 
     asyncio.run(scene())
     elsewhere.close()
-    assert replica.handled == ["/v1/score", "/v1/score", "/v1/score:batch"]
+    assert replica.handled == ["/v1/score", "/v1/score", "/v1/score:batch", "/v1/score"]
     assert replica.told == []
 
 

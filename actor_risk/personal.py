@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,7 @@ from feast.protos.feast.core.Registry_pb2 import Registry
 from google.protobuf.message import DecodeError
 
 from actor_risk.errors import ActorRiskError
-from materialize.personal import PII, Personal
-
-_VALUE_AS_IT_IS = frozenset({"last", "first", "min", "max"})
-"""Functions of a window that give somebody's value."""
+from materialize.personal import PII, Personal, gives_values, tagged
 
 
 def personal_in(registry: Path) -> Personal:
@@ -48,12 +44,12 @@ def _names(proto: Any) -> Iterator[str]:
 
 
 def _names_of(spec: Any) -> Iterator[str]:
-    named = set(re.split(r"[\s,]+", spec.tags.get(PII, ""))) - {""}
+    named = tagged(spec.tags)
     yield from named
     for field in (*spec.features, *getattr(spec, "entity_columns", ())):
         if field.tags.get(PII):
             yield field.name
     for one in getattr(spec, "aggregations", ()):
-        if one.column in named and one.function in _VALUE_AS_IT_IS:
+        if one.column in named and gives_values(one.function):
             aggregation = Aggregation.from_proto(one)
             yield aggregation.resolved_name(aggregation.time_window)

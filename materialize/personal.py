@@ -17,7 +17,7 @@ import dis
 import json
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -27,6 +27,12 @@ PII = "pii"
 
 MASK = "***"
 
+TYPE_NAMES = frozenset(
+    {"float", "int", "str", "bytes", "bool", "list", "dict", "tuple", "NoneType", "ndarray", "object"}
+)
+"""Names of types, which errors quote."""
+
+_COUNTING = frozenset({"count", "count_distinct"})
 _QUOTED = re.compile(r"""(['"])(.*?)\1""", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w'\"])\d[\d.:_]*")
 _WORD = re.compile(r"""[^\s'",;:()\[\]{}=]+""")
@@ -34,8 +40,16 @@ _RAISE = dis.opmap["RAISE_VARARGS"]
 _COMMAND = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 _ARGUMENTS = re.compile(r",? with args beginning with: .*", re.DOTALL)
 _OURS = ("materialize.", "serving.", "models.", "actor_risk.")
-_KINDS = frozenset({"float", "int", "str", "bytes", "bool", "list", "dict", "tuple", "NoneType", "ndarray", "object"})
-"""Names of types, which errors quote."""
+
+
+def tagged(tags: Mapping[str, str]) -> dict[str, None]:
+    """The names of join keys and columns that a view's tag says are personal, in its order."""
+    return dict.fromkeys(re.findall(r"[^\s,]+", tags.get(PII, "")))
+
+
+def gives_values(function: str) -> bool:
+    """Whether a window's function gives somebody's value: of a single event any does but counting."""
+    return function not in _COUNTING
 
 
 def reason_of(error: BaseException) -> str:
@@ -50,13 +64,13 @@ def told(error: BaseException, code: str = "") -> str:
     Of a message that a `raise` has made, those words are kept that stand in the code of that function, or in `code`; of
     one that Python or a library in C has made, see `without_values`.
     """
-    raising = _raising_code(error)
+    raising = raising_code(error)
     if isinstance(error, OSError) and error.strerror is not None:
         said = error.strerror
     elif raising is None:
         said = without_values(str(error), code)
     else:
-        known = {*_WORD.findall(words_in(raising)), *_WORD.findall(code), *_KINDS}
+        known = {*_WORD.findall(words_in(raising)), *_WORD.findall(code), *TYPE_NAMES}
         said = _WORD.sub(lambda found: found[0] if found[0] in known else MASK, str(error))
     return f"{type(error).__name__}: {said}".removesuffix(": ")
 
@@ -66,7 +80,7 @@ def without_values(text: str, code: str = "", mask: str = MASK) -> str:
     function that failed."""
 
     def quoted(found: re.Match[str]) -> str:
-        known = found[2] in _KINDS or (bool(code) and found[2] in code)
+        known = found[2] in TYPE_NAMES or (bool(code) and found[2] in code)
         return found[0] if known else f"{found[1]}{mask}{found[1]}"
 
     def number(found: re.Match[str]) -> str:
@@ -166,7 +180,7 @@ class Personal:
         return set().union(*inner)
 
 
-def _raising_code(error: BaseException) -> CodeType | None:
+def raising_code(error: BaseException) -> CodeType | None:
     """The code whose `raise` made the error; None if no code of Python did."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:

@@ -7,11 +7,9 @@ of those behind a colon, where whoever reports a value writes it.
 
 from __future__ import annotations
 
-import dis
 import re
 import sysconfig
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import actor_risk
@@ -19,16 +17,13 @@ import materialize
 from actor_risk.changes.described import Problem
 from actor_risk.changes.places import line_of
 from materialize.definitions import DefinitionError
+from materialize.personal import TYPE_NAMES, raising_code, without_values, words_of
 
-_QUOTED = re.compile(r"""(['"])(.*?)\1""")
-_NUMBER = re.compile(r"(?<![\w'\"])\d[\d.:_]*")
 _PATH = re.compile(r"(?:/[\w.@~-]+){2,}/?")
 _ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+|\b(?=\w*\d)\w+\b")
 _WORD = re.compile(r"\w+")
 TEXT_MAX = 200
 LEFT_OUT = "…"
-_KINDS = frozenset({"float", "int", "str", "bytes", "bool", "list", "dict", "tuple", "NoneType", "ndarray", "object"})
-"""Names of types, which errors quote."""
 _LIBRARIES = (
     *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
     *(str(Path(module.__file__ or "").parent) for module in (actor_risk, materialize)),
@@ -37,8 +32,7 @@ _LIBRARIES = (
 
 def code_text(written: str | None, function: Any) -> str:
     """What a function's code says: as it is written, or what is left of that in the function."""
-    code = getattr(function, "__code__", None)
-    return written or ("" if code is None else repr((code.co_consts, code.co_names)))
+    return written or words_of(function)
 
 
 def failure(view: str, error: BaseException, code: str, repo: Path | None) -> Problem:
@@ -47,7 +41,7 @@ def failure(view: str, error: BaseException, code: str, repo: Path | None) -> Pr
     if isinstance(cause, DefinitionError):
         text = _without_values(str(error), code + view)
     else:
-        told = _without_words(str(cause), code, everywhere=_is_raised_by_hand(cause.__traceback__))
+        told = _without_words(str(cause), code, everywhere=_is_raised_by_hand(cause))
         text = f"{type(cause).__name__}: {_without_values(told, code)}"
     place = "" if repo is None else line_of(repo.resolve(), cause)
     return Problem(code="AR304", subject=view, place=place, message=f"view {view!r} fails on the sample: {text}")
@@ -56,29 +50,20 @@ def failure(view: str, error: BaseException, code: str, repo: Path | None) -> Pr
 def _without_words(text: str, code: str, *, everywhere: bool) -> str:
     """Without words that the code does not have: anywhere, or behind the first colon."""
     first, colon, rest = ("", "", text) if everywhere else text.partition(": ")
-    known = {*_WORD.findall(code), *_KINDS}
+    known = {*_WORD.findall(code), *TYPE_NAMES}
     kept = _WORD.sub(lambda found: found[0] if found[0] in known else LEFT_OUT, rest)
     return first + colon + kept
 
 
 def _without_values(text: str, code: str) -> str:
-    def quoted(found: re.Match[str]) -> str:
-        known = found[2] in code or found[2] in _KINDS
-        return found[0] if known else f"{found[1]}{LEFT_OUT}{found[1]}"
-
     def plain(found: re.Match[str]) -> str:
         return found[0] if re.search(rf"\b{re.escape(found[0])}\b", code) else LEFT_OUT
 
-    for pattern, kept in ((_QUOTED, quoted), (_NUMBER, plain), (_ADDRESS, plain)):
-        text = pattern.sub(kept, text)
+    text = _ADDRESS.sub(plain, without_values(text, code, LEFT_OUT))
     return re.sub(rf"{LEFT_OUT}(?:[\W_]{{0,2}}{LEFT_OUT})+", LEFT_OUT, _PATH.sub(LEFT_OUT, text))[:TEXT_MAX]
 
 
-def _is_raised_by_hand(trace: TracebackType | None) -> bool:
+def _is_raised_by_hand(error: BaseException) -> bool:
     """Whether a `raise` or an `assert` that is no library's made the error."""
-    if trace is None:
-        return False
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    return code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"] and not code.co_filename.startswith(_LIBRARIES)
+    code = raising_code(error)
+    return code is not None and not code.co_filename.startswith(_LIBRARIES)

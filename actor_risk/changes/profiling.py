@@ -30,6 +30,7 @@ from actor_risk.changes.evaluated import (
     Evaluated,
 )
 from actor_risk.changes.values import QUANTILES, FeatureValues, Profile, SampleValues
+from materialize.personal import PII, gives_values, tagged
 
 PARTS = 10
 SMOOTHING = 0.5
@@ -38,9 +39,6 @@ FREQUENT_MAX = 20
 """Of values that are no numbers, so many are parts of their own, the rest are one."""
 LABELLED_MIN = 30
 """With fewer rows of either kind of label, nothing is said of how a feature goes with it."""
-PII = "pii"
-_COUNTING = frozenset({"count", "count_distinct"})
-"""Functions that give nobody's value; of a single event any other one does."""
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -198,9 +196,8 @@ def _is_personal(view: ViewDefinition, feature: FeatureDefinition) -> bool:
     """Tagged so itself, or the column that the view's tag names, as it is or aggregated by more than counting."""
     if PII in feature.tags or feature.kind in ("STRING", "BYTES", "STRING_LIST", "BYTES_LIST"):
         return True
-    named = set(view.tags.get(PII, "").replace(",", " ").split())
-    window = feature.window
-    return feature.name in named or (window is not None and window.column in named and window.function not in _COUNTING)
+    named, window = tagged(view.tags), feature.window
+    return feature.name in named or (window is not None and window.column in named and gives_values(window.function))
 
 
 def _both(before: _Version, after: _Version, old_name: str, name: str) -> FeatureValues:

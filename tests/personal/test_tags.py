@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from feast import Entity, FeatureView, Field, FileSource, ValueType
+from feast.aggregation import Aggregation
 from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.types import String
 
@@ -33,6 +34,19 @@ def test_a_view_names_them_a_field_or_an_entity_says_so_itself() -> None:
     registry.entities.append(account.to_proto())
     registry.entities.append(Entity(name="shop", join_keys=["shop_id"], value_type=ValueType.STRING).to_proto())
     assert personal_by(registry).names == {"email", "street", "ip", "device_id", "account_id"}
+
+
+@pytest.mark.parametrize(("function", "is_personal"), [("last", True), ("sum", True), ("count", False)])
+def test_a_window_over_a_personal_column_is_personal_unless_it_counts(function: str, is_personal: bool) -> None:
+    """Of a single event even a sum is somebody's value."""
+    registry = Registry()
+    spec = registry.stream_feature_views.add().spec
+    spec.tags["pii"] = "amount"
+    window = Aggregation(column="amount", function=function, time_window=timedelta(hours=1), name="amount_1h")
+    spec.aggregations.append(window.to_proto())
+    names = personal_by(registry).names
+    assert names is not None
+    assert ("amount_1h" in names) == is_personal
 
 
 def test_without_tags_nothing_is_personal_and_without_a_registry_everything(tmp_path: Path) -> None:

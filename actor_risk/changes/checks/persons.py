@@ -6,12 +6,12 @@ feature it says that the feature's own values are personal.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from actor_risk.changes.described import RepoDefinition, ViewDefinition
 from actor_risk.changes.findings import Finding
 from actor_risk.changes.wording import listed
+from materialize.personal import PII, tagged
 
 WORDS = (
     "ip",
@@ -57,12 +57,12 @@ TEXT = frozenset({"STRING", "BYTES"})
 def find_persons(repo: RepoDefinition) -> Iterator[Finding]:
     """One finding for each view with personal keys or fields that no tag names."""
     for view in repo.views:
-        tagged = set(re.split(r"[\s,]+", view.tags.get("pii", "")))
-        keys = [key for key in view.keys if is_personal(key, "STRING") and key not in tagged]
+        known = tagged(view.tags)
+        keys = [key for key in view.keys if is_personal(key, "STRING") and key not in known]
         fields = [
             one.name
             for one in view.features
-            if is_personal(one.name, one.kind) and one.name not in tagged and not one.tags.get("pii")
+            if is_personal(one.name, one.kind) and one.name not in known and not one.tags.get(PII)
         ]
         if keys or fields:
             yield _untagged(view, keys, fields)
@@ -75,8 +75,7 @@ def is_personal(name: str, kind: str) -> bool:
 
 
 def _untagged(view: ViewDefinition, keys: list[str], fields: list[str]) -> Finding:
-    known = [name for name in re.split(r"[\s,]+", view.tags.get("pii", "")) if name]
-    names = " ".join(dict.fromkeys([*known, *keys, *fields]))
+    names = " ".join(dict.fromkeys([*tagged(view.tags), *keys, *fields]))
     about = [f"is keyed by {listed(keys)}"] if keys else []
     about += [f"has {listed(fields)}"] if fields else []
     return Finding(

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import redis
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Float64
 
-from actor_risk.local import Valkey, free_port, wait_until
 from materialize.online import FeatureReader, FeatureReaderSync, FeatureStatus, RedisSettings, connect, connect_async
+from tests.support.cluster import cluster
 from tests.support.small_store import at, file_source, ip, profiles, small_store, view_over
 from tests.support.views import NOW_MS
 
@@ -25,16 +24,8 @@ IPS = [f"ip-{i}" for i in range(20)]
 @pytest.fixture(scope="module")
 def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis Cluster of one master, which has all slots."""
-    config = ["cluster-enabled yes", f"cluster-port {free_port()}"]
-    with (
-        Valkey(tmp_path_factory.mktemp("cluster"), config=config) as server,
-        redis.Redis.from_url(server.url) as client,
-    ):
-        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
-        wait_until(
-            lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", 30.0, "the cluster is whole"
-        )
-        yield server.url
+    with cluster(tmp_path_factory.mktemp("cluster"), primaries=1) as made:
+        yield made.url
 
 
 @pytest.mark.parametrize("is_cluster", [True, False])

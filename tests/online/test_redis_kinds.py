@@ -56,13 +56,13 @@ from materialize.online import (
 from materialize.online._fetch import fetch_async
 from materialize.online.feast_store import PackedRedisOnlineStore, PackedRedisOnlineStoreConfig
 from tests.docs.pages import read_page
+from tests.support.cluster import cluster as started_cluster
 from tests.support.small_store import at, file_source, profiles, view_over
 from tests.support.views import NOW_MS, batch_view, block, key, stream_view
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "connect-to-redis.md"
 PROJECT = "shop"
 NODES = 3
-SLOTS = 16_384
 FAILOVER_S = 30.0
 ENTITIES = [f"10.0.{i // 250}.{i % 250}" for i in range(700)]
 STORE_TYPE = "materialize.online.feast_store.PackedRedisOnlineStore"
@@ -119,26 +119,8 @@ def _without_rows(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Valkey]]:
     """Three masters that share the slots."""
-    with ExitStack() as stack:
-        nodes = [stack.enter_context(_cluster_node(tmp_path_factory.mktemp(f"node{i}"))) for i in range(NODES)]
-        for i, node in enumerate(nodes):
-            with redis.Redis(port=node.record.port) as client:
-                client.execute_command("CLUSTER ADDSLOTSRANGE", i * SLOTS // NODES, (i + 1) * SLOTS // NODES - 1)
-                for other in nodes[:i]:
-                    bus = next(line.split()[1] for line in other.config if line.startswith("cluster-port"))
-                    client.execute_command("CLUSTER MEET", "127.0.0.1", other.record.port, bus)
-        wait_until(lambda: all(_is_whole(node) for node in nodes), 30.0, "the cluster is whole")
-        yield nodes
-
-
-def _cluster_node(directory: Path) -> Valkey:
-    return Valkey(directory, config=["cluster-enabled yes", "cluster-node-timeout 2000", f"cluster-port {free_port()}"])
-
-
-def _is_whole(node: Valkey) -> bool:
-    with redis.Redis(port=node.record.port, decode_responses=True) as client:
-        told = client.execute_command("CLUSTER INFO")
-    return bool(told["cluster_state"] == "ok" and told["cluster_known_nodes"] == str(NODES))
+    with started_cluster(tmp_path_factory.mktemp("cluster"), primaries=NODES) as made:
+        yield made.servers
 
 
 # ---- what every kind must do ----
@@ -266,7 +248,8 @@ def test_a_server_that_is_no_cluster_or_does_not_let_the_user_see_it_is_refused(
 
 
 def test_a_cluster_without_all_its_slots_is_unavailable(tmp_path: Path) -> None:
-    with _cluster_node(tmp_path) as lone, pytest.raises(OnlineStoreUnavailableError):
+    config = ["cluster-enabled yes", f"cluster-port {free_port()}"]
+    with Valkey(tmp_path, config=config) as lone, pytest.raises(OnlineStoreUnavailableError):
         rows_of_both_views_survive_their_writers(RedisSettings(f"redis://{lone.address}", cluster=True))
 
 

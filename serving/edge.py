@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.clock import NS_PER_MS
 from serving.http import Response, respond
+from serving.one_write import in_one_write
 from serving.ray_counts import RayCounts, ray_counts_of
 
 SCORE = "/v1/score"
@@ -70,11 +71,11 @@ class Edge:
         """The application's own answer."""
         if scope["type"] == "http" and scope.get("path") in SHORT:
             if scope["path"] == SCORE and scope["method"] == "POST" and DOOR.sheds():
-                await respond(send, DOOR.refusal)
+                await respond(in_one_write(send), DOOR.refusal)
                 return
             answer = DOOR.answer_in(asyncio.get_running_loop())
             if answer is not None and self._counts is not None:
-                await _answer_counted(answer, self._counts, scope, receive, send)
+                await _answer_counted(answer, self._counts, scope, receive, in_one_write(send))
                 return
         await self._app(_for_ray(scope) if "headers" in scope else scope, receive, send)
 

@@ -191,13 +191,14 @@ def _merge_of(spec: ViewSpec):  # type: ignore[no-untyped-def]
     """The compiled merge of a stored row, to float64[features]."""
     program = compile_program(spec)
     no_events, no_begins, as_of = np.empty(0, np.int64), np.zeros(2, np.int64), np.full(1, AS_OF_MS)
+    first = np.zeros(1, np.int64)
 
     def merge(row: _StoredRow) -> Floats:
         words = np.frombuffer(row.data, np.int64)
         metas = np.array([[HEADER_SIZE // 8, len(words), row.head, row.tiles_newest_ms, 0]])
         out: Floats = np.empty((1, len(spec.aggregations)))
         outcomes, newest = np.empty(1, np.uint8), np.empty(1, np.int64)
-        merge_rows(words, metas, program, as_of, no_events, no_begins, out, outcomes, newest)
+        merge_rows(words, metas, first, program, first, as_of, no_events, no_begins, out, outcomes, newest)
         return np.asarray(out[0])
 
     return merge

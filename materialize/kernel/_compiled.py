@@ -457,35 +457,45 @@ def _merge_row(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def merge_rows(  # type: ignore[no-untyped-def]
-    words, metas, program, as_of, extra, extra_begins, out, outcomes, newest
+    words, metas, row_views, programs, begins, as_of, extra, extra_begins, out, outcomes, newest
 ):
-    """Write the view's values as of as_of[r] (ms) of each row to out[r], float64[aggregations], NaN for null.
+    """Write each row's values as of as_of[r] (ms) to out[r], float64[aggregations or more], NaN for null.
 
     words: int64[…], rows as `materialize.online` lays them out. metas: int64[rows, META_SIZE], for each row where its
     head begins and where it ends in `words` (the same for no row), events in the head, newest event time in the tiles,
-    batch end. extra: events to count in unless a row has them, for row r extra[extra_begins[r]:extra_begins[r + 1]],
-    laid out as a head is: times, ids, values, hashes.
+    batch end. row_views: int64[rows], the view of each, those of one together; its program begins at begins[view] in
+    `programs`, below 0 for a view without windows, whose rows are passed over. extra: events to count in unless a row
+    has them, for row r extra[extra_begins[r]:extra_begins[r + 1]], laid out as a head is: times, ids, values, hashes.
     Writes NOT_FOUND, FOUND or BAD_SHAPE to outcomes[r], uint8, and the newest event time included to newest[r], int64.
     A row of bad shape has the values of no row: BAD_SHAPE is added to the outcome of the extra events alone.
     """
     views = (words, words.view(np.float64), words.view(np.uint64))
     extra_floats, extra_hashes = extra.view(np.float64), extra.view(np.uint64)
-    event_words = 2 + program[1] + program[2]
-    counts = np.empty(len(extra) // event_words, np.bool_)
-    sets = program[4]
-    table, sizes, limits = np.zeros((sets, _TABLE_SIZE), np.uint64), np.zeros(sets, np.int64), np.empty(sets, np.uint64)
-    scratch = (np.empty(program[3], np.float64), table, sizes, limits)
     nothing = np.zeros(META_SIZE, np.int64)
-    for r in range(len(metas)):
-        meta, first, last = metas[r], extra_begins[r], extra_begins[r + 1]
-        extras = (extra[first:last], extra_floats[first:last], extra_hashes[first:last])
-        counted = counts[: (last - first) // event_words]
-        outcomes[r], newest[r] = _merge_row(
-            views, meta[0], meta[1], meta, program, as_of[r], extras, counted, scratch, out[r]
-        )
-        if outcomes[r] == BAD_SHAPE:
-            outcome, newest[r] = _merge_row(views, 0, 0, nothing, program, as_of[r], extras, counted, scratch, out[r])
-            outcomes[r] += outcome
+    first = 0
+    while first < len(metas):
+        view, last = row_views[first], first + 1
+        while last < len(metas) and row_views[last] == view:
+            last += 1
+        if begins[view] >= 0:
+            program = programs[begins[view] :]
+            event_words, sets = 2 + program[1] + program[2], program[4]
+            counts = np.empty(len(extra) // event_words, np.bool_)
+            table, sizes = np.zeros((sets, _TABLE_SIZE), np.uint64), np.zeros(sets, np.int64)
+            scratch = (np.empty(program[3], np.float64), table, sizes, np.empty(sets, np.uint64))
+            for r in range(first, last):
+                meta, begin, end = metas[r], extra_begins[r], extra_begins[r + 1]
+                extras = (extra[begin:end], extra_floats[begin:end], extra_hashes[begin:end])
+                counted = counts[: (end - begin) // event_words]
+                outcomes[r], newest[r] = _merge_row(
+                    views, meta[0], meta[1], meta, program, as_of[r], extras, counted, scratch, out[r]
+                )
+                if outcomes[r] == BAD_SHAPE:
+                    outcome, newest[r] = _merge_row(
+                        views, 0, 0, nothing, program, as_of[r], extras, counted, scratch, out[r]
+                    )
+                    outcomes[r] += outcome
+        first = last
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -197,17 +197,19 @@ def _nothing(slot, slots, status, values, statuses):  # type: ignore[no-untyped-
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_rows(  # type: ignore[no-untyped-def]
-    words, opened, reasons, inexact, owners, views, programs, as_of, merges, values, statuses, ages
+    words, opened, reasons, inexact, owners, views, programs, as_of, merges, values, statuses, ages, found
 ):
     """Write what each entity's rows give to its input slots: values float64, statuses uint8, ages int64, [N, slots].
 
     opened, reasons: of each row, from `open_rows`. owners: int64[views, N], which row an entity has of a view.
     as_of: int64[N], of each entity. merges: merged, outcomes and newest of each stream row, from `merge_rows`. inexact:
     uint8[rows], is set to 1 for a row that is read further into the past than it can answer exactly. A row of bad shape
-    is marked so in `reasons`. Returns how many integers there were that float64 may not hold.
+    is marked so in `reasons`. found: int64[N], how many rows there were of each entity. Returns how many integers there
+    were that float64 may not hold.
     """
     merged, outcomes, newest = merges
     long_integers = 0
+    found[:] = 0
     kinds = (
         words, words.view(np.float64), words.view(np.int8), words.view(np.int16), words.view(np.int32),
         words.view(np.float32),
@@ -217,6 +219,7 @@ def read_rows(  # type: ignore[no-untyped-def]
         program = programs[views[v, VIEW_PROGRAM] :]
         for n in range(owners.shape[1]):
             r = owners[v, n]
+            found[n] += reasons[r] != NO_ROW
             if kind == BATCH_ROW:
                 there, time = reasons[r] == FINE, opened[r, 5]
                 age = max(as_of[n] - time, 0)
@@ -248,14 +251,17 @@ def read_rows(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_batch_rows(  # type: ignore[no-untyped-def]
-    words, begins, row_views, reasons, inexact, owners, views, fingerprints, programs, as_of, values, statuses, ages
-):
+    words, begins, row_views, reasons, inexact, owners, views, fingerprints, programs, as_of, values, statuses, ages,
+    found,
+):  # fmt: skip
     """`open_rows` and `read_rows` in one, where no view has windows."""
     count = len(row_views)
     opened = np.empty((count, OPENED_SIZE), np.int64)
     open_rows(words, begins, row_views, views, fingerprints, opened, reasons)
     merges = (np.empty((count, 0)), np.empty(count, np.uint8), np.empty(count, np.int64))
-    return read_rows(words, opened, reasons, inexact, owners, views, programs, as_of, merges, values, statuses, ages)
+    return read_rows(
+        words, opened, reasons, inexact, owners, views, programs, as_of, merges, values, statuses, ages, found
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -159,7 +159,7 @@ def assemble(
 
 def _met(block: Block, owners: Ints) -> Met:
     """What the rows of each entity were like."""
-    met = Met((block.reasons[owners] != NO_ROW).sum(axis=0))
+    met = Met(block.rows_found)
     if block.inexact.any():
         met.inexact.update(np.nonzero(block.inexact[owners])[1].tolist())
     if (block.reasons > NO_ROW).any():

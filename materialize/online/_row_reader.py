@@ -1,6 +1,6 @@
 """Reading rows: from stored bytes to each entity's values, statuses and ages, as of times, in a few compiled calls.
 
-    bytes ──► open_rows: headers, checksums ──► merge_rows, for each stream view: windows ──► read_rows: the matrix
+    bytes ──► open_rows: headers, checksums ──► merge_rows: windows ──► read_rows: the matrix
 
 No Python object is made for a value, but for what float64 cannot hold.
 """
@@ -60,6 +60,7 @@ class Block(NamedTuple):
     values: float64[N, slots], NaN unless PRESENT and a number. statuses: uint8[N, slots]. ages_ms: int64[N, slots], −1
     for none. objects: slot → values as they are, object[N], where float64 cannot hold them. reasons: uint8[rows], why a
     row is refused, by REASONS. inexact: uint8[rows], 1 for a row read further into the past than it can answer exactly.
+    rows_found: int64[N], how many rows there were of each entity.
     """
 
     values: NDArray[np.float64]
@@ -68,6 +69,7 @@ class Block(NamedTuple):
     objects: dict[int, NDArray[np.object_]]
     reasons: Reasons
     inexact: NDArray[np.uint8]
+    rows_found: Ints
 
     def tell(self, counts: ReadCounts) -> None:
         """Add what the rows were like, each counted once."""
@@ -96,8 +98,11 @@ class RowReader:
         self._programs = np.array([number for table in tables for number in table.program], dtype=np.int64)
         self._fingerprints = np.array([one.view.fingerprint for one in wanted], dtype=np.uint64)
         streams = [(v, one.view) for v, one in enumerate(wanted) if isinstance(one.view, StreamView)]
-        self._streams = [(v, compile_program(view.spec)) for v, view in streams]
-        self._view_numbers = np.arange(len(wanted) + 1)
+        windows = [(v, compile_program(view.spec)) for v, view in streams]
+        self._windows = np.concatenate([_NO_PROGRAM, *(program for _, program in windows)])
+        self._window_begins = np.full(len(wanted), -1, np.int64)
+        for (v, _), begin in zip(windows, accumulate((len(p) for _, p in windows), initial=0), strict=False):
+            self._window_begins[v] = begin
         self._merged_width = max((len(view.fields) for _, view in streams), default=0)
         self._kinds = [one.view.fields[place].kind for one in wanted for place in one.places]
         self._spans = [slot for slot, kind in enumerate(self._kinds) if kind not in NUMBER_KINDS]
@@ -115,19 +120,20 @@ class RowReader:
         shape = (owners.shape[1], self.slots)
         values, statuses, ages_ms = np.empty(shape), np.empty(shape, np.uint8), np.empty(shape, np.int64)
         reasons, inexact = np.empty(len(rows), np.uint8), np.empty(len(rows), np.uint8)
-        block = Block(values, statuses, ages_ms, {}, reasons, inexact)
-        if self._streams:
+        rows_found = np.empty(shape[0], np.int64)
+        block = Block(values, statuses, ages_ms, {}, reasons, inexact, rows_found)
+        if len(self._windows):
             opened = np.empty((len(rows), OPENED_SIZE), np.int64)
             open_rows(words, begins, row_views, self._views, self._fingerprints, opened, reasons)
             merged = self._merge(words, found, opened, as_of_ms, extra)
             long_integers = read_rows(
                 words, opened, reasons, inexact, owners, self._views, self._programs, as_of_ms, merged,
-                values, statuses, ages_ms,
+                values, statuses, ages_ms, rows_found,
             )  # fmt: skip
         else:
             long_integers = read_batch_rows(
                 words, begins, row_views, reasons, inexact, owners, self._views, self._fingerprints, self._programs,
-                as_of_ms, values, statuses, ages_ms,
+                as_of_ms, values, statuses, ages_ms, rows_found,
             )  # fmt: skip
         if self._spans or long_integers:
             self._read_objects(found, block)
@@ -141,11 +147,11 @@ class RowReader:
         merged = np.empty((count, self._merged_width))
         outcomes, newest, row_as_of = np.empty(count, np.uint8), np.empty(count, np.int64), np.empty(count, np.int64)
         row_as_of[found.owners] = as_of_ms
-        firsts = np.searchsorted(found.row_views, self._view_numbers).tolist()
-        for view, program in self._streams:
-            of = slice(firsts[view], firsts[view + 1])
-            events, begins = _words_of(extra, of)
-            merge_rows(words, opened[of], program, row_as_of[of], events, begins, merged[of], outcomes[of], newest[of])
+        events, begins = _words_of(extra, count)
+        merge_rows(
+            words, opened, found.row_views, self._windows, self._window_begins, row_as_of, events, begins,
+            merged, outcomes, newest,
+        )  # fmt: skip
         return merged, outcomes, newest
 
     def _read_objects(self, found: Found, block: Block) -> None:
@@ -220,20 +226,18 @@ def _whole_words(data: bytes) -> bytes:
     return padded[:4] + (checksum(padded) ^ 1).to_bytes(4, "little") + padded[8:]
 
 
-def _words_of(extra: Mapping[int, EventBlock], rows: slice) -> tuple[Ints, Ints]:
-    """The events of some rows, each row's laid out as its head is, and where each row's begin, int64[rows + 1]."""
-    begins = np.zeros(rows.stop - rows.start + 1, np.int64)
+def _words_of(extra: Mapping[int, EventBlock], count: int) -> tuple[Ints, Ints]:
+    """The events of each of `count` rows, laid out as its head is, and where each row's begin, int64[rows + 1]."""
+    sizes = np.zeros(count + 1, np.int64)
     if not extra:
-        return _NO_EXTRA, begins
+        return _NO_EXTRA, sizes
     parts: list[Ints] = []
-    for r in range(rows.start, rows.stop):
-        if r in extra:
-            block = extra[r]
-            columns = (block.times, block.ids, block.values, block.hashes)
-            own = [np.ascontiguousarray(column).view(np.int64).ravel() for column in columns]
-            begins[r - rows.start + 1] = sum(map(len, own))
-            parts += own
-    return np.concatenate(parts) if parts else _NO_EXTRA, np.cumsum(begins)
+    for r, block in sorted(extra.items()):
+        columns = (block.times, block.ids, block.values, block.hashes)
+        own = [np.ascontiguousarray(column).view(np.int64).ravel() for column in columns]
+        sizes[r + 1] = sum(map(len, own))
+        parts += own
+    return np.concatenate(parts), np.cumsum(sizes)
 
 
 def _field(view: View, data: bytes | None, place: int) -> FieldValue:
@@ -254,3 +258,4 @@ _EMPTY = bytes(8)
 
 _NO_WORDS = _read_only(np.empty(0, np.int64))
 _NO_EXTRA = np.empty(0, np.int64)
+_NO_PROGRAM = np.empty(0, np.int64)

@@ -158,10 +158,9 @@ class ModelRounds:
     def _readings(self, matrix: FeatureMatrix) -> tuple[list[record.Readings], Floats]:
         """What was read for the model, row by row, and what the model is fed, float64[N, F]."""
         columns, features = self.served.columns, self.served.features
-        values = matrix.values[:, columns]
-        rows = zip(
-            values.tolist(), matrix.statuses[:, columns].tolist(), matrix.ages_ms[:, columns].tolist(), strict=True
-        )
+        values = matrix.values.take(columns, 1)
+        statuses, ages_ms = matrix.statuses.take(columns, 1), matrix.ages_ms.take(columns, 1)
+        rows = zip(values.tolist(), statuses.tolist(), ages_ms.tolist(), strict=True)
         return [record.Readings(features, *row) for row in rows], self.served.model.vector(values)
 
     def _explained(

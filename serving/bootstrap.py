@@ -29,6 +29,7 @@ from serving.errors import SettingsError
 from serving.events import EventIntake
 from serving.feast_api import FeastApi
 from serving.first_answers import FirstAnswers
+from serving.identifiers import RandomBytes
 from serving.rollouts import RolloutFollower
 from serving.scoring import ScoringService
 from serving.settings import Settings
@@ -91,7 +92,7 @@ def build_server(settings: Settings, notes: Sequence[str] = ()) -> Server:
         ModelStore(settings.models, settings.model_cache),
         publisher,
         clock,
-        secrets.token_bytes,
+        RandomBytes(),
         publish_timeout_s=settings.publish_timeout_ms / _MS_PER_S,
         log=decisions,
         telemetry=Telemetry(f"{socket.gethostname()}-{os.getpid()}"),

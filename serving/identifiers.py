@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 DECISION_RANDOM_BYTES = 10
 TRACE_RANDOM_BYTES = 16
+_BLOCK_BYTES = 4_096
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -20,6 +22,24 @@ class Identity:
 
     decision_id: str
     trace_id: str
+
+
+class RandomBytes:
+    """Random bytes of the operating system, fetched a block at a time: a call into it costs as much as an identifier.
+
+    For one thread.
+    """
+
+    def __init__(self) -> None:
+        self._block, self._at = b"", 0
+
+    def __call__(self, count: int) -> bytes:
+        """`count` of them, which are given to nobody else."""
+        begin, self._at = self._at, self._at + count
+        if self._at > len(self._block):
+            self._block = secrets.token_bytes(max(count, _BLOCK_BYTES))
+            begin, self._at = 0, count
+        return self._block[begin : self._at]
 
 
 def decision_id(now_ms: int, random: bytes) -> str:

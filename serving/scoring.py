@@ -86,7 +86,7 @@ class ScoringService:
         self._capacity = Capacity(clock.monotonic_ns)
         self._refused = self._shadows_dropped = 0
         self._unwritten: dict[int, tuple[FeatureLayout, list[LoggedDecision]]] = {}
-        self._written: asyncio.Future[None] | None = None
+        self._unwritten_for: list[asyncio.Future[None]] = []
         self._loading = asyncio.Lock()
         self._load_failure: str | None = None
         self._left_behind: list[str] = []
@@ -455,20 +455,22 @@ class ScoringService:
         served = scored.served
         entry = logged_decision(decision, served.plan, scored.inputs, scored.vector, scored.read_ms, publish=publish)
         self._unwritten.setdefault(id(served.layout), (served.layout, []))[1].append(entry)
-        if self._written is None:
-            loop = asyncio.get_running_loop()
-            self._written = loop.create_future()
+        loop = asyncio.get_running_loop()
+        if not self._unwritten_for:
             loop.call_soon(self._write)  # after all whom the same round has answered
-        await asyncio.shield(self._written)  # who leaves does not take the others along
+        written = loop.create_future()
+        self._unwritten_for.append(written)
+        await written
 
     def _write(self) -> None:
         unwritten, self._unwritten = self._unwritten, {}
-        written, self._written = self._written, None
+        waiting, self._unwritten_for = self._unwritten_for, []
         for layout, entries in unwritten.values():
             if self._log is not None:
                 self._log.append(entries, layout)
-        if written is not None:
-            written.set_result(None)
+        for written in waiting:
+            if not written.done():  # who has left does not wait any more
+                written.set_result(None)
 
     def _note_publishing(self, failure: str | None) -> None:
         # Only changes are logged: at full rate an outage would fill the disk.

@@ -43,7 +43,8 @@ RETRY_S = 1.0
 ADOPT_EVERY_S = 5.0
 TELL_LAYOUTS_EVERY_S = 6 * 3_600.0
 """The event log may forget: a layout is shipped again so often by each process, and by each new one."""
-BATCH_BYTES = 256 << 10
+BATCH_BYTES = 64 << 10
+"""Some thirty decisions: Python's lock is kept from requests for half a millisecond at once."""
 RECORD_BYTES_MAX = 1_000_000
 """Kafka takes a MiB, with all that it adds."""
 
@@ -90,7 +91,7 @@ class Shipper:
                 self._adopt()
                 adopted_s = started_s
             has_more = self._turn()
-            # While there is more, every other moment is left to the requests of this process.
+            # Seldom, since a batch of few costs about as much. Behind, every other moment is left to the requests.
             pause_s = time.monotonic() - started_s if has_more else TURN_S if self.failure is None else RETRY_S
         while self._turn() and time.monotonic() < self._deadline_s:
             pass
@@ -99,9 +100,10 @@ class Shipper:
             queue.release()
 
     def _turn(self) -> bool:
-        """Ship a batch of each writer. Whether there may be more that can be shipped now."""
+        """Ship a batch of each writer. Whether more than that waits."""
         try:
-            has_more = [self._ship_batch(queue) for queue in self._queues.values()]
+            for queue in self._queues.values():
+                self._ship_batch(queue)
         except Exception as error:  # any failure of any log, or of the disk: the files stay
             self._note_failure(reason_of(error))
             self._drop_producer()
@@ -109,15 +111,14 @@ class Shipper:
         self._note_failure(None)
         for writer in [name for name, queue in self._queues.items() if queue.is_done()]:
             self._queues.pop(writer).release()
-        return any(has_more)
+        return any(queue.is_behind for queue in self._queues.values())
 
-    def _ship_batch(self, queue: _Queue) -> bool:
-        """Ship the writer's next lines. Whether there were any."""
+    def _ship_batch(self, queue: _Queue) -> None:
+        """Ship the writer's next lines, if there are any."""
         batch = queue.read()
         if batch:
             self._ship(batch)
             queue.note_shipped()
-        return bool(batch)
 
     def _ship(self, batch: list[bytes]) -> None:
         if self._producer is None:
@@ -177,6 +178,8 @@ class _Queue:
         self._paths, self._is_ended, self._lock = paths, is_ended, lock
         self._file: BinaryIO | None = None
         self._offset = self._read_to = 0
+        self.is_behind = False
+        """Whether more waits than what was read last."""
 
     def read(self) -> list[bytes]:
         """The lines after what is shipped, about `BATCH_BYTES` of them; none when nothing waits now."""
@@ -184,9 +187,11 @@ class _Queue:
             path = self._paths[0]
             is_ended = self._is_ended(path)  # asked before it is read: then all of it is there
             lines = self._lines_of(path)
+            self.is_behind = is_ended or self._read_to - self._offset >= BATCH_BYTES
             if lines or not is_ended:
                 return lines
             self._finish(path)
+        self.is_behind = False
         return []
 
     def note_shipped(self) -> None:

@@ -205,7 +205,7 @@ def read_rows(  # type: ignore[no-untyped-def]
     as_of: int64[N], of each entity. merges: merged, outcomes and newest of each stream row, from `merge_rows`. inexact:
     uint8[rows], is set to 1 for a row that is read further into the past than it can answer exactly. A row of bad shape
     is marked so in `reasons`. found: int64[N], how many rows there were of each entity. Returns how many integers there
-    were that float64 may not hold.
+    were that float64 may not hold, and how many rows were refused or inexact.
     """
     merged, outcomes, newest = merges
     long_integers = 0
@@ -245,8 +245,7 @@ def read_rows(  # type: ignore[no-untyped-def]
                     values[n, slot + s] = value
                     statuses[n, slot + s] = NULL if np.isnan(value) else PRESENT
             ages[n, slot : slot + slots] = age
-    _mark(opened, reasons, inexact, outcomes, owners, views, as_of)
-    return long_integers
+    return long_integers, _mark(opened, reasons, inexact, outcomes, owners, views, as_of)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -266,7 +265,10 @@ def read_batch_rows(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _mark(opened, reasons, inexact, outcomes, owners, views, as_of):  # type: ignore[no-untyped-def]
-    """Mark the rows that turned out to be of bad shape, and those that are read further back than they are exact."""
+    """Mark the rows that turned out to be of bad shape, and those that are read further back than they are exact.
+
+    Returns how many rows are refused, for whatever reason, or marked.
+    """
     inexact[:] = 0
     for v in range(len(views)):
         is_stream = views[v, VIEW_KIND] == STREAM_ROW
@@ -279,6 +281,10 @@ def _mark(opened, reasons, inexact, outcomes, owners, views, as_of):  # type: ig
                 if is_stream:
                     late = opened[r, 3] > as_of[n] or opened[r, 5] - views[v, VIEW_SLACK] > as_of[n]
                 inexact[r] |= late
+    odd = 0
+    for r in range(len(reasons)):
+        odd += reasons[r] > NO_ROW or inexact[r] != 0
+    return odd
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -160,9 +160,8 @@ def assemble(
 def _met(block: Block, owners: Ints) -> Met:
     """What the rows of each entity were like."""
     met = Met(block.rows_found)
-    if block.inexact.any():
+    if block.odd_rows:
         met.inexact.update(np.nonzero(block.inexact[owners])[1].tolist())
-    if (block.reasons > NO_ROW).any():
         reasons = block.reasons[owners]
         for view, n in np.argwhere(reasons > NO_ROW).tolist():
             met.refused.setdefault(n, Counter())[REASONS[reasons[view, n]]] += 1

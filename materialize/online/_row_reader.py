@@ -60,7 +60,7 @@ class Block(NamedTuple):
     values: float64[N, slots], NaN unless PRESENT and a number. statuses: uint8[N, slots]. ages_ms: int64[N, slots], −1
     for none. objects: slot → values as they are, object[N], where float64 cannot hold them. reasons: uint8[rows], why a
     row is refused, by REASONS. inexact: uint8[rows], 1 for a row read further into the past than it can answer exactly.
-    rows_found: int64[N], how many rows there were of each entity.
+    rows_found: int64[N], how many rows there were of each entity. odd_rows: how many rows are refused or inexact.
     """
 
     values: NDArray[np.float64]
@@ -70,6 +70,7 @@ class Block(NamedTuple):
     reasons: Reasons
     inexact: NDArray[np.uint8]
     rows_found: Ints
+    odd_rows: int
 
     def tell(self, counts: ReadCounts) -> None:
         """Add what the rows were like, each counted once."""
@@ -121,22 +122,22 @@ class RowReader:
         values, statuses, ages_ms = np.empty(shape), np.empty(shape, np.uint8), np.empty(shape, np.int64)
         reasons, inexact = np.empty(len(rows), np.uint8), np.empty(len(rows), np.uint8)
         rows_found = np.empty(shape[0], np.int64)
-        block = Block(values, statuses, ages_ms, {}, reasons, inexact, rows_found)
         if len(self._windows):
             opened = np.empty((len(rows), OPENED_SIZE), np.int64)
             open_rows(words, begins, row_views, self._views, self._fingerprints, opened, reasons)
             merged = self._merge(words, found, opened, as_of_ms, extra)
-            long_integers = read_rows(
+            long_integers, odd_rows = read_rows(
                 words, opened, reasons, inexact, owners, self._views, self._programs, as_of_ms, merged,
                 values, statuses, ages_ms, rows_found,
             )  # fmt: skip
         else:
-            long_integers = read_batch_rows(
+            long_integers, odd_rows = read_batch_rows(
                 words, begins, row_views, reasons, inexact, owners, self._views, self._fingerprints, self._programs,
                 as_of_ms, values, statuses, ages_ms, rows_found,
             )  # fmt: skip
+        block = Block(values, statuses, ages_ms, {}, reasons, inexact, rows_found, odd_rows)
         if self._spans or long_integers:
-            self._read_objects(found, block)
+            block = block._replace(odd_rows=odd_rows + self._read_objects(found, block))
         return block
 
     def _merge(
@@ -154,8 +155,8 @@ class RowReader:
         )  # fmt: skip
         return merged, outcomes, newest
 
-    def _read_objects(self, found: Found, block: Block) -> None:
-        """What float64 cannot hold: fields that are no numbers, and long integers."""
+    def _read_objects(self, found: Found, block: Block) -> int:
+        """What float64 cannot hold: fields that are no numbers, and long integers. Returns how many rows it refuses."""
         long = set(np.flatnonzero((np.abs(block.values) >= EXACT_MAX).any(axis=0)).tolist())
         integers = [slot for slot, kind in enumerate(self._kinds) if kind in INTEGER_KINDS and slot in long]
         refused: set[tuple[int, int]] = set()
@@ -174,6 +175,7 @@ class RowReader:
             block.objects[slot] = column
         for view, row in refused:
             self._take_away(view, found.owners[view] == row, block)
+        return len(refused)
 
     def _take_away(self, view: int, entities: NDArray[np.bool_], block: Block) -> None:
         """A row that turned out to be refused is no row."""

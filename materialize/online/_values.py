@@ -65,9 +65,9 @@ class Met:
         return ReadCounts(
             int(self.rows_found[entity]),
             dict(self.refused.get(entity, {})),
-            self.on_demand_failed[entity],
-            self.event_failed[entity],
-            self.inexact[entity],
+            self.on_demand_failed.get(entity, 0),
+            self.event_failed.get(entity, 0),
+            self.inexact.get(entity, 0),
         )
 
 

@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -33,6 +33,7 @@ from actor_risk.home import Home
 from actor_risk.local import free_port, wait_until
 from actor_risk.local.processes import command_line, log_tail
 from actor_risk.serving_process import is_ready
+from bench.load import post
 from models import ModelStore
 from tests.e2e.test_demo import READY_S, Commands, all_pids
 from tests.support.servers import Fronted, fronted_kafka, fronted_valkey
@@ -49,6 +50,8 @@ SERVICE, KEYS = "ad_click_risk", ("ip", "device_id", "creator_id", "advertiser_i
 OTHER_SERVICE = "advertiser_risk"
 POLICYS_OWN = "/docs#problem-online-store-unavailable"
 """The 503 that is allowed: features cannot be read. All others are somebody's failure."""
+
+DECISION_ID, UUID_LENGTH = b'"decision_id":"', 36
 
 DESCRIPTION = "What an IP address does with ads."
 
@@ -91,15 +94,14 @@ class Load:
 
     def call(self, port: int, bodies: Iterator[bytes]) -> None:
         """One caller: it asks at its rate until it is stopped, by a connection that it keeps while it lasts."""
-        connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+        connection = Connection(port)
         due = time.monotonic()
         while not self.stopped.is_set():
             due += CALLERS / RATE
             time.sleep(max(0.0, due - time.monotonic()))
             try:
-                answer = ask(connection, next(bodies))
-                self.note(answer.status, answer.read())
-            except (OSError, HTTPException) as error:
+                self.note(*connection.ask(next(bodies)))
+            except OSError as error:
                 connection.close()
                 with self.lock:
                     self.broken.append(repr(error))
@@ -109,23 +111,59 @@ class Load:
         with self.lock:
             self.statuses[status] = self.statuses.get(status, 0) + 1
             if status == HTTPStatus.OK:
-                self.answers[json.loads(body)["decision_id"]] = body
+                self.answers[body.partition(DECISION_ID)[2][:UUID_LENGTH].decode()] = body
             elif not is_allowed(status, body):
                 self.odd.append((status, body))
 
 
-def ask(connection: HTTPConnection, body: bytes) -> HTTPResponse:
-    """The head of the answer. A connection that was kept, and that the server closed meanwhile, is opened anew."""
-    was_kept = connection.sock is not None
-    try:
-        connection.request("POST", "/v1/score", body, {"content-type": "application/json"})
-        return connection.getresponse()
-    except (BrokenPipeError, ConnectionResetError):  # RemoteDisconnected is one of these
-        if not was_kept:
-            raise
-        connection.close()
-        connection.request("POST", "/v1/score", body, {"content-type": "application/json"})
-        return connection.getresponse()
+class Connection:
+    """Asks for scores over a connection that it keeps while it lasts. As little work as it can be: the servers, and all
+    that dies below them, share this machine with it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._socket: socket.socket | None = None
+
+    def ask(self, body: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer. A connection that was kept, and that the server has closed meanwhile, is
+        opened anew. Raises OSError when an answer breaks off."""
+        was_kept = self._socket is not None
+        try:
+            return self._asked(body)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close()
+            if not was_kept:
+                raise
+        return self._asked(body)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _asked(self, body: bytes) -> tuple[int, bytes]:
+        if self._socket is None:
+            self._socket = socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S)
+        self._socket.sendall(post("/v1/score", body))
+        data = self._socket.recv(1 << 16)
+        if not data:
+            raise ConnectionResetError("closed before an answer began")
+        while b"\r\n\r\n" not in data:
+            data += self._more()
+        head, _, found = data.partition(b"\r\n\r\n")
+        fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:])
+        while len(found) < int(fields[b"content-length"]):
+            found += self._more()
+        if fields.get(b"connection") == b"close":
+            self.close()
+        return int(head[9:12]), found
+
+    def _more(self) -> bytes:
+        assert self._socket is not None
+        part = self._socket.recv(1 << 16)
+        if not part:
+            raise OSError("the answer broke off")
+        return part
 
 
 def is_allowed(status: int, body: bytes) -> bool:

@@ -4,8 +4,9 @@
                 ▲                                      │
                 └── who comes meanwhile waits here ◄───┘ the next round begins at once
 
-Nobody waits for company: a round begins when there is one to answer and none is under way. A round costs little more
-than a single answer, so the more requests come, the less each costs.
+Nobody waits for company: a round begins when there is one to answer and none is under way, and after a round those are
+heard who have arrived by then. A round costs little more than a single answer, so the more requests come, the less each
+costs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Generic, TypeVar
+
+TURNS_HEARD = 3
+"""Turns of the event loop between two rounds. Who came during a round is read from its socket in the first, and asks in
+the second: the next round is for all of them. Nobody waits meanwhile: answers leave."""
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
@@ -70,7 +75,8 @@ class Rounds(Generic[Asked, Answer]):
         try:
             while members := self._next():
                 await self._round(members)
-                await asyncio.sleep(0)  # who came meanwhile is heard first, and shares the next round
+                for _ in range(TURNS_HEARD):
+                    await asyncio.sleep(0)
         finally:
             self._under_way -= 1
 

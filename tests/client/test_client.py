@@ -30,7 +30,7 @@ from serving.event_results import EventsProblem
 from serving.examples import example_decision, example_events_answer, example_unconfirmed
 from tests.client.scripted import HANG_UP, SILENCE, Awaited, Called, answer, scripted
 from tests.serving.fakes import IP_FEATURES, KEYS, SERVICE, World, click, loaded_world, publish_model
-from tests.support.listening import listening
+from tests.support.listening import listening, posted
 
 Made = Callable[..., Any]
 DECISION = answer(200, msgspec.json.encode(example_decision()))
@@ -73,11 +73,12 @@ def client(make: Made, url: str) -> Any:
     return make(url)
 
 
-def test_a_decision_comes_as_the_server_made_it(client: Any, served: World) -> None:
+def test_a_decision_comes_as_the_server_made_it(client: Any, url: str) -> None:
     found = client.score(SERVICE, KEYS, explain="full", trace_id="mine")
     assert isinstance(found, Decision)
     assert (found.trace_id, found.actor, found.model.name) == ("mine", KEYS, SERVICE)
-    alone = asyncio.run(served.score({"model": SERVICE, "entities": KEYS, "explain": "full"})).decision()
+    raw = posted(f"{url}/v1/score", {"model": SERVICE, "entities": KEYS, "explain": "full"})
+    alone = msgspec.json.decode(raw, type=Decision)
     assert (found.score, found.reasons, found.features) == (alone.score, alone.reasons, alone.features)
 
 

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from serving.decision import Decision
 from tests.serving.fakes import FEATURES, SERVICE, World, loaded_world
-from tests.support.listening import listening
+from tests.support.listening import listening, posted
 
 IPS = ["203.0.113.9", "nobody", "zoë"]
 
@@ -69,12 +71,13 @@ def test_the_client_finds_the_server_and_its_model(client: Any, served: World) -
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
-def test_the_client_gets_scores(client: Any, served: World, binary: bool, shape: tuple[int, ...]) -> None:
+def test_the_client_gets_scores(client: Any, address: str, binary: bool, shape: tuple[int, ...]) -> None:
     answer = client.infer(SERVICE, inputs(binary=binary, shape=shape), request_id="42")
     assert answer.get_response()["id"] == "42"
     scores = answer.as_numpy("score")
     assert (scores.shape, scores.dtype) == ((3,), np.float64)
-    known = asyncio.run(served.score({"model": SERVICE, "entities": {"ip": IPS[0], "device_id": "dev-1"}})).decision()
+    asked = {"model": SERVICE, "entities": {"ip": IPS[0], "device_id": "dev-1"}}
+    known = msgspec.json.decode(posted(f"http://{address}/v1/score", asked), type=Decision)
     assert scores[0] == known.score
     assert answer.as_numpy("verdict")[0].decode() == known.verdict
     assert answer.as_numpy("attributions") is None

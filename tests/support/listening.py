@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.request import Request, urlopen
 
 import uvicorn
 
@@ -31,3 +33,12 @@ def listening(app: Any) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(STARTED_WITHIN_S)
+
+
+def posted(url: str, body: Any) -> bytes:
+    """What is answered to a JSON body, by no client of ours. An application answers in the event loop of its server
+    alone: whoever asks it from another one may wait for ever."""
+    request = Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urlopen(request, timeout=STARTED_WITHIN_S) as answer:
+        found: bytes = answer.read()
+        return found

@@ -152,17 +152,23 @@ class Connection:
             data += self._more()
         head, _, found = data.partition(b"\r\n\r\n")
         fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:])
-        while len(found) < int(fields[b"content-length"]):
+        length = int(fields.get(b"content-length", -1))
+        while len(found) < length:
             found += self._more()
+        if len(found) != length:
+            raise OSError(f"an answer of {length} bytes has {len(found)}: {data!r}")
         if fields.get(b"connection") == b"close":
             self.close()
         return int(head[9:12]), found
 
     def _more(self) -> bytes:
         assert self._socket is not None
-        part = self._socket.recv(1 << 16)
+        try:
+            part = self._socket.recv(1 << 16)
+        except ConnectionResetError:
+            part = b""
         if not part:
-            raise OSError("the answer broke off")
+            raise OSError("the answer broke off")  # which is not asked for again
         return part
 
 

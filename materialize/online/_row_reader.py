@@ -98,13 +98,13 @@ class RowReader:
         ).reshape(-1, 6)
         self._programs = np.array([number for table in tables for number in table.program], dtype=np.int64)
         self._fingerprints = np.array([one.view.fingerprint for one in wanted], dtype=np.uint64)
-        streams = [(v, one.view) for v, one in enumerate(wanted) if isinstance(one.view, StreamView)]
-        windows = [(v, compile_program(view.spec)) for v, view in streams]
-        self._windows = np.concatenate([_NO_PROGRAM, *(program for _, program in windows)])
-        self._window_begins = np.full(len(wanted), -1, np.int64)
-        for (v, _), begin in zip(windows, accumulate((len(p) for _, p in windows), initial=0), strict=False):
-            self._window_begins[v] = begin
-        self._merged_width = max((len(view.fields) for _, view in streams), default=0)
+        starts = np.cumsum([0, *(len(table.windows) for table in tables)]).tolist()
+        self._windows = np.array([number for table in tables for number in table.windows], dtype=np.int64)
+        self._window_begins = np.array(
+            [start if table.windows else -1 for table, start in zip(tables, starts, strict=False)], dtype=np.int64
+        )
+        streams = [one.view for one in wanted if isinstance(one.view, StreamView)]
+        self._merged_width = max((len(view.fields) for view in streams), default=0)
         self._kinds = [one.view.fields[place].kind for one in wanted for place in one.places]
         self._spans = [slot for slot, kind in enumerate(self._kinds) if kind not in NUMBER_KINDS]
         self.origins = [(v, place) for v, one in enumerate(wanted) for place in one.places]
@@ -194,19 +194,20 @@ class RowReader:
 
 @dataclass(frozen=True)
 class _Table:
-    """A view as `read_rows` knows it."""
+    """A view as `read_rows` knows it, and its windows as `merge_rows` does."""
 
     kind: int
     program: list[int]
+    windows: list[int]
 
     @classmethod
     def of(cls, wanted: Wanted) -> _Table:
         if isinstance(wanted.view, StreamView):
-            return cls(STREAM_ROW, list(wanted.places))
+            return cls(STREAM_ROW, list(wanted.places), compile_program(wanted.view.spec).tolist())
         layout = layout_of(wanted.view)
         sizes = [len(layout.wide), len(layout.integers), len(layout.floats), len(layout.classes)]
         fields = [number for p in wanted.places for number in (layout.classes[p], layout.indexes[p], p)]
-        return cls(BATCH_ROW, sizes + fields)
+        return cls(BATCH_ROW, sizes + fields, [])
 
 
 def joined_rows(rows: Sequence[bytes | None]) -> tuple[Ints, Ints]:
@@ -260,4 +261,3 @@ _EMPTY = bytes(8)
 
 _NO_WORDS = _read_only(np.empty(0, np.int64))
 _NO_EXTRA = np.empty(0, np.int64)
-_NO_PROGRAM = np.empty(0, np.int64)

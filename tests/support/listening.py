@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 import uvicorn
 
 STARTED_WITHIN_S = 20.0
+ANSWERED_WITHIN_S = 10.0
 
 
 @contextmanager
@@ -36,9 +37,10 @@ def listening(app: Any) -> Iterator[str]:
 
 
 def posted(url: str, body: Any) -> bytes:
-    """What is answered to a JSON body, by no client of ours. An application answers in the event loop of its server
-    alone: whoever asks it from another one may wait for ever."""
+    """What is answered to a JSON body, with status 200, by no client of ours. An application answers in the event loop
+    of its server alone: whoever asks it from another one may wait for ever."""
     request = Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urlopen(request, timeout=STARTED_WITHIN_S) as answer:
+    with urlopen(request, timeout=ANSWERED_WITHIN_S) as answer:
+        assert answer.status == 200
         found: bytes = answer.read()
         return found

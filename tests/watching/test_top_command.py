@@ -7,9 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import Request, urlopen
 
-import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -17,7 +15,7 @@ from actor_risk.cli import main
 from models import ModelStore
 from tests.serving.doors import open_door
 from tests.serving.fakes import KEYS, SERVICE, loaded_world, publish_model
-from tests.support.listening import listening
+from tests.support.listening import listening, posted
 
 WIDE = {"COLUMNS": "200"}
 
@@ -32,9 +30,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def ask(url: str, ip: str) -> None:
-    body = msgspec.json.encode({"model": SERVICE, "entities": {**KEYS, "ip": ip}})
-    with urlopen(Request(f"{url}/v1/score", body, {"content-type": "application/json"}), timeout=10) as answer:
-        assert answer.status == 200
+    posted(f"{url}/v1/score", {"model": SERVICE, "entities": {**KEYS, "ip": ip}})
 
 
 @contextmanager

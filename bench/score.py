@@ -12,6 +12,7 @@ import signal
 import statistics
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -76,15 +77,15 @@ class Rounds:
 
     def __init__(self) -> None:
         self.figures: dict[str, list[float]] = {}
-        self.errors: dict[str, int] = {}
-        self.resent: dict[str, int] = {}
+        self.errors: Counter[str] = Counter()
+        self.resent: Counter[str] = Counter()
         self.cpu_us: dict[str, dict[str, float]] = {}
 
     def add(self, server: str, name: str, loaded: Loaded, figures: Mapping[str, float]) -> None:
         """`name` says what was measured, `server` who answered."""
         answers = loaded.answers
-        self.errors[server] = self.errors.get(server, 0) + answers.errors
-        self.resent[server] = self.resent.get(server, 0) + answers.resent
+        self.errors[server] += answers.errors
+        self.resent[server] += answers.resent
         self.note_cpu(name, loaded)
         for key, figure in figures.items():
             self.figures.setdefault(key, []).append(figure)

@@ -159,7 +159,7 @@ def _fetch_shares(ints: Ints, floats: Floats, patterns: Ints) -> float:
     """Reads one number of each row of the tables that `_add_shares` will need. The sum is of no use to anybody.
 
     These reads wait for nothing, so the memory answers many of them at once; those of `_add_shares` come between
-    additions that wait for one another. Rows do not cross lines of the cache: one number fetches all of its row.
+    additions that wait for one another. A row of up to eight shares is one line of the cache: one number fetches it.
     """
     fetched = 0.0
     for b in range(ints[at.BUCKETS]):

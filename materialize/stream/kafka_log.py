@@ -11,7 +11,7 @@ from typing import Any
 
 import kafka
 from kafka import errors as kafka_errors
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import MemberState, OffsetAndMetadata
 
 from materialize.stream.errors import (
     CommitRejectedError,
@@ -231,11 +231,17 @@ class KafkaConsumer:
                 self._client.seek(_theirs(partition), batch[0].offset)
 
     def _note_assignment(self) -> None:
-        """Learn the commits of partitions that are new to us, so that lag and gaps can be told."""
+        """Learn the commits of partitions that are new to us, so that lag and gaps can be told.
+
+        In the middle of a rebalance the client still names the old partitions, and the broker answers no question
+        before its end, for which it may wait for a member that waits for us: what we had is ours until we know more.
+        """
+        membership = self._client.group_metadata()
+        if membership.state is not MemberState.STABLE:
+            return
         assigned = frozenset(_ours(partition) for partition in self._client.assignment())
-        generation = self._client.group_metadata().generation_id
-        stays = assigned if generation == self._generation else frozenset()  # others may have had what comes back
-        self._generation = generation
+        stays = assigned if membership.generation_id == self._generation else frozenset()  # others may have had it
+        self._generation = membership.generation_id
         for partition in self._assigned - stays:
             self._committed.pop(partition, None)
             self._expected.pop(partition, None)

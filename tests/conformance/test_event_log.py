@@ -46,7 +46,7 @@ def settings(request: pytest.FixtureRequest) -> EventLogSettings:
 
 
 def impatient(settings: EventLogSettings) -> EventLogSettings:
-    """The same log for a consumer whose absence is to be noticed soon; all others outlast a stalled machine."""
+    """The same log for consumers whose coming and going is to be noticed soon; others outlast a stalled machine."""
     if isinstance(settings, RedisLogSettings):
         return replace(settings, lease_ms=5_000)
     return replace(settings, session_timeout_ms=6_000)
@@ -338,6 +338,24 @@ def test_a_consumer_that_is_only_kept_alive_lets_others_have_their_share(
     with pytest.raises(CommitRejectedError):
         waiting.commit(theirs)
     waiting.commit({p: offset for p, offset in next_offsets(records).items() if p in waiting.assignment()})
+
+
+def test_consumers_of_one_thread_that_poll_for_a_moment_do_not_wait_for_each_other(
+    settings: EventLogSettings, log: EventLog, topic: str, group: str
+) -> None:
+    """A rebalance takes many such polls: whoever stood still in the middle of one would keep the others from it."""
+    with closing(open_event_log(impatient(settings))) as soon, ExitStack() as stack:
+        first, second = (stack.enter_context(closing(soon.consumer([topic], group))) for _ in range(2))
+        append(log, topic, numbered(100))
+        records = read(first, 100)
+
+        def is_shared() -> bool:
+            first.keep_alive(1)
+            records.extend(second.poll(100, 1))
+            return len(first.assignment()) == len(second.assignment()) == 2
+
+        wait_until(is_shared, DEADLINE_S, "each consumer has two partitions", interval_s=0)
+    assert {int(record.value) for record in records} == set(range(100))
 
 
 def test_a_consumer_that_leaves_hands_over_its_partitions(

@@ -140,8 +140,7 @@ def _rest(recent: Recent) -> Table:
         ("repeats", "actor_risk_idempotent_repeats_total"),
     ):
         table.add_row(title, f"{sum(per_s(name).values()):,.1f}/s")
-    is_open = any(recent.now("actor_risk_breaker_open", (), max).values())
-    table.add_row("breaker", Text("open: Redis does not answer", style="red") if is_open else Text("closed"))
+    table.add_row("online store", _store(recent))
     table.add_row("decision log", _log(recent))
     for name, page in recent.replicas.items():
         memory, under_way, waiting = (
@@ -151,6 +150,17 @@ def _rest(recent: Recent) -> Table:
         told = f"{memory / _MIB:,.0f} MiB, {under_way:,.0f} under way, {waiting:,.0f} waiting"
         table.add_row("replica", f"{name}  {told}".strip())
     return table
+
+
+def _store(recent: Recent) -> Text:
+    """A replica whose breaker is open asks nothing; of a cluster, each replica leaves out the shards that it misses."""
+    is_open = any(recent.now("actor_risk_breaker_open", (), max).values())
+    shards = max(recent.now("actor_risk_shards_away", (), max).values(), default=0.0)
+    if is_open:
+        return Text("does not answer: the breaker is open", style="red")
+    if shards:
+        return Text(f"{shards:,.0f} shard{'s' * (shards != 1)} away: what is there counts as not found", style="red")
+    return Text("answers")
 
 
 def _log(recent: Recent) -> Text:

@@ -72,7 +72,7 @@ def test_one_snapshot_tells_of_what_is_asked_now(url: str) -> None:
     model = row(output, SERVICE)
     assert "live" in model
     assert "100.0%" in model, "one verdict has all answers"
-    assert row(output, "breaker").split() == ["breaker", "closed"]
+    assert row(output, "online store").split() == ["online", "store", "answers"]
     assert row(output, "decision log").split()[-1] == "none"
     assert "MiB" in row(output, "under way")
     for view in ("ip_clicks", "device", "click_ratios"):
@@ -87,6 +87,17 @@ def test_without_traffic_it_tells_what_was_since_the_start(url: str) -> None:
     assert "since the start" in output
     assert "ip_clicks:count_5m" in row(output, "missing most")
     assert " ms" in row(output, "total")
+
+
+@pytest.mark.parametrize(("away", "told"), [(["a: it is"], "1 shard away"), (["a: it is", "b: too"], "2 shards away")])
+def test_shards_that_are_away_are_told(away: list[str], told: str, tmp_path: Path) -> None:
+    publish_model(ModelStore(tmp_path))
+    world = loaded_world(tmp_path)
+    world.features.away = away
+    with listening(world.app) as url:
+        code, output = top("--url", url, "--every", "0.1")
+    assert code == 0, output
+    assert told in row(output, "online store")
 
 
 def test_a_server_that_is_not_there_is_one_line_that_says_what_to_do() -> None:

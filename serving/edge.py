@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.clock import NS_PER_MS
 from serving.http import Response, respond
-from serving.one_write import in_one_write
+from serving.lane import lay_lane
 from serving.ray_counts import RayCounts, ray_counts_of
 
 SCORE = "/v1/score"
@@ -70,14 +70,21 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application's own answer."""
         if scope["type"] == "http" and scope.get("path") in SHORT:
-            if scope["path"] == SCORE and scope["method"] == "POST" and DOOR.sheds():
-                await respond(in_one_write(send), DOOR.refusal)
+            refusal = _refusal(scope["path"]) if scope["method"] == "POST" else None
+            if refusal is not None:
+                await respond(send, refusal)
                 return
             answer = DOOR.answer_in(asyncio.get_running_loop())
             if answer is not None and self._counts is not None:
-                await _answer_counted(answer, self._counts, scope, receive, in_one_write(send))
+                lay_lane(send, SHORT, _refusal)
+                await _answer_counted(answer, self._counts, scope, receive, send)
                 return
         await self._app(_for_ray(scope) if "headers" in scope else scope, receive, send)
+
+
+def _refusal(path: str) -> Response | None:
+    """What is answered at once to a request that is sent to this path now; None for one to be answered."""
+    return DOOR.refusal if path == SCORE and DOOR.sheds() else None
 
 
 async def _answer_counted(answer: Answering, counts: RayCounts, scope: Scope, receive: Receive, send: Send) -> None:

@@ -115,14 +115,19 @@ async def _whole_body(receive: Receive, bytes_max: int) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def respond(send: Send, response: Response, *, with_body: bool = True) -> None:
-    """Send an answer, for HEAD without its body."""
+def raw_headers(response: Response) -> list[tuple[bytes, bytes]]:
+    """The header fields of an answer, as ASGI has them."""
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
     if response.status != NO_CONTENT:
         headers.append((b"content-type", response.content_type.encode("latin-1")))
         if response.parts is None:
             headers.append((b"content-length", str(len(response.body)).encode()))
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    return headers
+
+
+async def respond(send: Send, response: Response, *, with_body: bool = True) -> None:
+    """Send an answer, for HEAD without its body."""
+    await send({"type": "http.response.start", "status": response.status, "headers": raw_headers(response)})
     if response.parts is not None and with_body:
         async with aclosing(response.parts) as parts:  # who leaves in the middle ends what is under way, at once
             async for part in parts:

@@ -18,10 +18,10 @@ ANSWERED_WITHIN_S = 10.0
 
 
 @contextmanager
-def listening(app: Any) -> Iterator[str]:
-    """Where the application answers, `http://…`."""
+def listening(app: Any, **options: Any) -> Iterator[str]:
+    """Where the application answers, `http://…`. `options`: of uvicorn's Config."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on", **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

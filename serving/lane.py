@@ -9,7 +9,8 @@ A lane is laid over a connection while uvicorn handles a first short request on 
 request in one piece, its length told by `content-length`. What is otherwise (pieces, pipelining, `expect`, another
 path) is uvicorn's again, and so is the connection, until the next short request.
 
-uvicorn promises none of what is used of its protocol here. Where it has another one, no lane is laid.
+uvicorn promises none of what is used of its protocol here. Where it has another one, no lane is laid. Its access log
+has nothing of what a lane answers.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def lay_lane(send: Send, paths: frozenset[str], refuses: Refuses) -> None:
     if not isinstance(cycle, RequestResponseCycle):
         return
     protocol = cycle.transport.get_protocol()
-    if type(protocol) is HttpToolsProtocol and protocol.cycle is cycle and protocol.scheme == "http":
+    is_known = type(protocol) is HttpToolsProtocol and protocol.cycle is cycle
+    if is_known and protocol.scheme == "http" and protocol.limit_concurrency is None:
         cycle.transport.set_protocol(Lane(protocol, cycle, paths, refuses))
 
 
@@ -124,6 +126,7 @@ class Lane(asyncio.Protocol):
         protocol, cycle = self._protocol, self._cycle
         return (
             protocol.cycle is cycle
+            and protocol.scope is cycle.scope  # else a next request has begun, of whose head not all is there
             and cycle.response_complete
             and not cycle.more_body
             and cycle.keep_alive
@@ -171,6 +174,7 @@ class Lane(asyncio.Protocol):
         except Exception:
             _LOG.exception("an application failed to answer")
         if not exchange.is_over.is_set():
+            _LOG.error("%s is answered 500: the application gave no answer", exchange.scope["path"])
             self._cycle.keep_alive = False
             self.answer(exchange, _FAILED.status, raw_headers(_FAILED), _FAILED.body)
 

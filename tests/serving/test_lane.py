@@ -58,6 +58,8 @@ class App:
             raise RuntimeError("on purpose")
         if body == b"break lines":
             await respond(send, Response(200, body, headers=(("x", "1\r\nx-more: 2"),)))
+        if body == b"say nothing":
+            return
         if body == b"wait":
             self.under_way.set()
             await asyncio.to_thread(self.released.wait, DEADLINE_S)
@@ -240,6 +242,14 @@ def test_a_body_that_looks_like_a_request_is_a_body(both: tuple[str, str]) -> No
     assert json.loads(with_lane[2][1])["body"] == "next"
 
 
+def test_a_field_that_looks_like_a_request_is_a_field(both: tuple[str, str]) -> None:
+    begun = b"POST /other HTTP/1.1\r\nx: "
+    pieces = [request(b"before") + begun, request(b"inside")]
+    with_lane, without = (answers(url, pieces, 2) for url in both)
+    assert with_lane == without
+    assert [json.loads(body)["path"] for _, body in with_lane[1:]] == ["/v1/score", "/other"]
+
+
 def test_head_and_body_are_one_write() -> None:
     app = App()
     with listening(app) as url, calling(url) as caller:
@@ -269,7 +279,7 @@ def test_who_is_refused_is_told_at_once_and_may_ask_again() -> None:
     assert json.loads(body)["body"] == "again"
 
 
-@pytest.mark.parametrize("body", [b"fail", b"break lines"])
+@pytest.mark.parametrize("body", [b"fail", b"break lines", b"say nothing"])
 def test_an_application_that_fails_is_a_500_that_ends_the_connection(body: bytes) -> None:
     with listening(App()) as url, calling(url) as caller:
         caller.asked(request())

@@ -116,7 +116,7 @@ class Lane(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._write(told)
-        if self._held:
+        if self._held and not self._transport.is_closing():
             held, self._held = self._held, b""
             self._transport.resume_reading()
             self.data_received(held)

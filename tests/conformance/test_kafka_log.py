@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from contextlib import closing
+from typing import Any
 
 import kafka
 import pytest
+from kafka.structs import MemberState
 
 from actor_risk.local import wait_until
 from materialize.stream.errors import CommitRejectedError, RecordsLostError
@@ -75,5 +77,41 @@ def test_a_member_that_lost_its_partitions_for_a_while_does_not_step_their_commi
                 sleeper.commit(next_offsets(in_hand))
             assert not sleeper.poll(100, 200)
             assert not any(sleeper.lag().values())
+    finally:
+        log.delete_topics([topic])
+
+
+def test_what_the_client_gives_while_it_rejoins_is_given_once_it_has(
+    kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that stands still the client of Kafka begins to join again while it still gives records."""
+    log = KafkaLog(KafkaLogSettings(bootstrap_servers=kafka_bootstrap, partitions=1, session_timeout_ms=6_000))
+    topic, group = f"events-{uuid.uuid4().hex}", f"group-{uuid.uuid4().hex}"
+    log.ensure_topics([topic])
+    told, given = kafka.KafkaConsumer.group_metadata, kafka.KafkaConsumer.poll
+    rejoining = []
+
+    def poll(client: kafka.KafkaConsumer, **arguments: Any) -> Any:
+        found = given(client, **arguments)
+        if found and len(rejoining) < 3:
+            rejoining.append(found)
+        return found
+
+    def group_metadata(client: kafka.KafkaConsumer) -> Any:
+        state = MemberState.REBALANCING if 0 < len(rejoining) < 3 else MemberState.STABLE
+        membership = told(client)
+        return membership._replace(state=state) if membership.state is MemberState.STABLE else membership
+
+    monkeypatch.setattr(kafka.KafkaConsumer, "poll", poll)
+    monkeypatch.setattr(kafka.KafkaConsumer, "group_metadata", group_metadata)
+    try:
+        with closing(log.producer()) as producer:
+            for i in range(10):
+                producer.send(topic, b"k", b"%d" % i)
+        with closing(log.consumer([topic], group)) as consumer:
+            records = read(consumer, 10)
+            consumer.commit(next_offsets(records))
+        assert len(rejoining) == 3
+        assert [int(r.value) for r in records] == list(range(10))
     finally:
         log.delete_topics([topic])

@@ -3,8 +3,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# A third of the tests' time is waiting for other processes: three at once keep two cores busy.
-TEST_PROCESSES ?= 3
 # uv trusts what this machine trusts, as pip does: a registry may have a certificate of the company's own.
 export UV_SYSTEM_CERTS ?= true
 # Python keeps what it has compiled, whatever this shell says: a process imports Feast in a third of the time.
@@ -27,7 +25,7 @@ demo: $(INSTALLED)
 	@$(BIN)/actor-risk demo $(if $(ONCE),--once) $(if $(EVENTS),--events $(EVENTS))
 
 test: check
-	$(BIN)/pytest -m "not soak" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

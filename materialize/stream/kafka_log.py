@@ -161,10 +161,7 @@ class KafkaConsumer:
             with _translated():
                 batches = self._client.poll(timeout_ms=timeout_ms, max_records=max_records)
             self._polled = {_ours(partition): batch for partition, batch in batches.items()}
-        if not self._note_assignment():
-            self._put_back(self._polled)
-            self._polled = {}
-            return []
+        self._note_assignment()
         self._regained = {}
         for partition, batch in self._polled.items():
             self._check_not_overtaken(partition, batch[0].offset, batch[-1].offset + 1)
@@ -233,15 +230,17 @@ class KafkaConsumer:
             if _theirs(partition) in self._client.assignment():
                 self._client.seek(_theirs(partition), batch[0].offset)
 
-    def _note_assignment(self) -> bool:
-        """Learn the commits of partitions that are new to us, so that lag and gaps can be told. Whether we could.
+    def _note_assignment(self) -> None:
+        """Learn the commits of partitions that are new to us, so that lag and gaps can be told.
 
         In the middle of a rebalance the client still names the old partitions, and the broker answers no question
         before its end, for which it may wait for a member that waits for us: what we had is ours until we know more.
+        Whoever is given records is in no rebalance, whatever the client says of itself: after a stall it may say so
+        for long.
         """
         membership = self._client.group_metadata()
-        if membership.state is not MemberState.STABLE:
-            return False
+        if membership.state is not MemberState.STABLE and not self._polled:
+            return
         assigned = frozenset(_ours(partition) for partition in self._client.assignment())
         stays = assigned if membership.generation_id == self._generation else frozenset()  # others may have had it
         self._generation = membership.generation_id
@@ -257,7 +256,6 @@ class KafkaConsumer:
             elif self._start != "earliest":
                 self._pin_start(partition)
             self._assigned |= {partition}
-        return True
 
     def _pin_start(self, partition: TopicPartition) -> None:
         """Commit where the group begins, lest a crash before the first commit begins elsewhere."""

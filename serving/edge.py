@@ -83,7 +83,11 @@ class Edge:
 
 
 def _refusal(path: str) -> Response | None:
-    """What is answered at once to a request that is sent to this path now; None for one to be answered."""
+    """What is answered at once to a request that is sent to this path now; None for one to be answered.
+
+    A request on a lane is asked about twice: when it is read, and when its turn comes, as those read before it count by
+    then.
+    """
     return DOOR.refusal if path == SCORE and DOOR.sheds() else None
 
 

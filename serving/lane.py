@@ -30,7 +30,7 @@ Fields = Sequence[tuple[bytes, bytes]]
 Refuses = Callable[[str], Response | None]
 """Path → the answer to a request that is refused at once, whatever it says; None for one to be answered."""
 
-HEAD_BYTES_MAX = 8 * 1024
+_HEAD_BYTES_MAX = 8 * 1024
 _HEAD_END = b"\r\n\r\n"
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
 _FIELD = re.compile(rb"([^:]+):([^\r]*)\r\n")
@@ -135,7 +135,7 @@ class Lane(asyncio.Protocol):
 
     def _read(self, data: bytes) -> tuple[str, Fields, bytes] | None:
         """Path, header fields and body of one whole plain request; None for whatever else it is."""
-        line_end, head_end = data.find(b"\r\n"), data.find(_HEAD_END, 0, HEAD_BYTES_MAX)
+        line_end, head_end = data.find(b"\r\n"), data.find(_HEAD_END, 0, _HEAD_BYTES_MAX)
         path = self._paths.get(data[:line_end]) if line_end < head_end else None
         if path is None:
             return None
@@ -171,12 +171,13 @@ class Lane(asyncio.Protocol):
     async def _run(self, exchange: _Exchange) -> None:
         try:
             await self._protocol.app(exchange.scope, exchange.receive, exchange.send)
-        except Exception:
-            _LOG.exception("an application failed to answer")
-        if not exchange.is_over.is_set():
-            _LOG.error("%s is answered 500: the application gave no answer", exchange.scope["path"])
-            self._cycle.keep_alive = False
-            self.answer(exchange, _FAILED.status, raw_headers(_FAILED), _FAILED.body)
+            if not exchange.is_over.is_set():
+                raise RuntimeError("the application gave no answer")
+        except Exception:  # as with uvicorn, whatever happened, who asks gets an answer
+            _LOG.exception("an application failed at %s", exchange.scope["path"])
+            if not exchange.is_over.is_set():
+                self._cycle.keep_alive = False
+                self.answer(exchange, _FAILED.status, raw_headers(_FAILED), _FAILED.body)
 
     def _told(self, status: int, fields: Fields, body: bytes) -> bytes:
         said = [*self._protocol.server_state.default_headers, *fields]

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from actor_risk.reporting.words import counted
 from actor_risk.watching.recent import Key, Recent, quantile
 
 STAGES = ("parse", "wait", "features", "score", "explain", "publish", "total")
@@ -34,8 +35,7 @@ def _head(url: str, recent: Recent, when: datetime) -> RenderableType:
     requests = recent.per_s("actor_risk_requests_total", ["status"])
     failing = sum(rate for (status,), rate in requests.items() if status.startswith("5"))
     head = Text(url, style="bold")
-    count = len(recent.replicas)
-    head.append(f"  {count} replica{'s' * (count != 1)}  {when:%Y-%m-%d %H:%M:%S} UTC", style="dim not bold")
+    head.append(f"  {counted(len(recent.replicas), 'replica')}  {when:%Y-%m-%d %H:%M:%S} UTC", style="dim not bold")
     rate = Text(f"{sum(requests.values()):>9,.1f} requests/s  ")
     rate.append(_sparkline(recent.history), style="green")
     rate.append(f"  {failing:,.1f}/s fail", style="red" if failing else "dim")
@@ -155,11 +155,11 @@ def _rest(recent: Recent) -> Table:
 def _store(recent: Recent) -> Text:
     """A replica whose breaker is open asks nothing; of a cluster, each replica leaves out the shards that it misses."""
     is_open = any(recent.now("actor_risk_breaker_open", (), max).values())
-    shards = max(recent.now("actor_risk_shards_away", (), max).values(), default=0.0)
+    shards = int(max(recent.now("actor_risk_shards_away", (), max).values(), default=0))
     if is_open:
         return Text("does not answer: the breaker is open", style="red")
     if shards:
-        return Text(f"{shards:,.0f} shard{'s' * (shards != 1)} away: what is there counts as not found", style="red")
+        return Text(f"{counted(shards, 'shard')} away: what is there counts as not found", style="red")
     return Text("answers")
 
 

@@ -9,14 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actor_risk.local import wait_until
+from actor_risk.local.processes import is_listening, wait_until
 from serving.http import Response, respond, run_lifespan
 from serving.lane import lay_lane
 from tests.support.listening import listening
@@ -110,7 +110,8 @@ class Caller:
 
     def __init__(self, url: str) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
-        self._socket = socket.create_connection((host, int(port)), DEADLINE_S)
+        self.port = int(port)
+        self._socket = socket.create_connection((host, self.port), DEADLINE_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._read = b""
 
@@ -155,15 +156,6 @@ class Caller:
         return bool(got)
 
 
-@contextmanager
-def calling(url: str) -> Iterator[Caller]:
-    caller = Caller(url)
-    try:
-        yield caller
-    finally:
-        caller.close()
-
-
 @pytest.fixture(scope="module")
 def both() -> Iterator[tuple[str, str]]:
     """Where an application answers whose connections have lanes, and where the same one without."""
@@ -172,7 +164,7 @@ def both() -> Iterator[tuple[str, str]]:
 
 
 def answers(url: str, pieces: list[bytes], count: int) -> list[tuple[bytes, bytes]]:
-    with calling(url) as caller:
+    with closing(Caller(url)) as caller:
         first = caller.asked(request(b"first"))  # from now on there is a lane
         caller.send(*pieces)
         return [first, *(caller.answer() for _ in range(count))]
@@ -252,7 +244,7 @@ def test_a_field_that_looks_like_a_request_is_a_field(both: tuple[str, str]) -> 
 
 def test_head_and_body_are_one_write() -> None:
     app = App()
-    with listening(app) as url, calling(url) as caller:
+    with listening(app) as url, closing(Caller(url)) as caller:
         first = caller.asked(request())
         app.writes.clear()
         second, parts = (caller.asked(request(body)) for body in (b"{}", b"parts"))
@@ -267,7 +259,7 @@ def test_head_and_body_are_one_write() -> None:
 
 def test_who_is_refused_is_told_at_once_and_may_ask_again() -> None:
     app = App()
-    with listening(app) as url, calling(url) as caller:
+    with listening(app) as url, closing(Caller(url)) as caller:
         caller.asked(request())
         app.refuses = True
         refused = [caller.asked(request(body)) for body in (b"{}", b"fail")]
@@ -281,7 +273,7 @@ def test_who_is_refused_is_told_at_once_and_may_ask_again() -> None:
 
 @pytest.mark.parametrize("body", [b"fail", b"break lines", b"say nothing"])
 def test_an_application_that_fails_is_a_500_that_ends_the_connection(body: bytes) -> None:
-    with listening(App()) as url, calling(url) as caller:
+    with listening(App()) as url, closing(Caller(url)) as caller:
         caller.asked(request())
         head, _ = caller.asked(request(body))
         assert head.startswith(b"HTTP/1.1 500 ")
@@ -303,47 +295,37 @@ def test_what_is_under_way_is_answered_before_the_server_stops() -> None:
 def calling_while_it_stops(app: App) -> Iterator[Caller]:
     """A caller whose request is under way when the server is told to stop, which then has."""
 
-    def release(url: str) -> None:
-        wait_until(lambda: not is_heard(url), DEADLINE_S, "the server stops")
+    def release(port: int) -> None:
+        wait_until(lambda: not is_listening(port), DEADLINE_S, "the server stops")
         app.released.set()
 
-    with listening(app) as url:
-        caller = Caller(url)
-        caller.asked(request())
-        caller.send(request(b"wait"))
-        assert app.under_way.wait(DEADLINE_S)
-        releasing = threading.Thread(target=release, args=[url])
-        releasing.start()
-    releasing.join()
-    try:
+    with ExitStack() as stack:
+        with listening(app) as url:
+            caller = stack.enter_context(closing(Caller(url)))
+            caller.asked(request())
+            caller.send(request(b"wait"))
+            assert app.under_way.wait(DEADLINE_S)
+            releasing = threading.Thread(target=release, args=[caller.port])
+            releasing.start()
+        releasing.join()
         yield caller
-    finally:
-        caller.close()
-
-
-def is_heard(url: str) -> bool:
-    try:
-        Caller(url).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_an_application_hears_of_a_caller_who_leaves() -> None:
     app = App()
     with listening(app) as url:
-        with calling(url) as caller:
+        with closing(Caller(url)) as caller:
             caller.asked(request())
             caller.send(request(b"leave"))
             assert app.under_way.wait(DEADLINE_S)
         wait_until(lambda: app.left == ["http.disconnect"], DEADLINE_S, "it is told")
-        with calling(url) as another:
+        with closing(Caller(url)) as another:
             assert another.asked(request())[0].startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_connection_is_kept_while_it_is_used_and_closed_when_it_is_not() -> None:
     app = App()
-    with listening(app, timeout_keep_alive=1) as url, calling(url) as caller:
+    with listening(app, timeout_keep_alive=1) as url, closing(Caller(url)) as caller:
         began = time.monotonic()
         while time.monotonic() < began + 1.5:
             app.refuses = not app.refuses

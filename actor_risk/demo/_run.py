@@ -181,9 +181,9 @@ def _start_serving(home: Home, scenario: Scenario, port: int, running: ExitStack
 def _await_serving(serving: ServingProcess, shown: Console) -> None:
     _step(shown, 5, "Serving: Ray Serve from ray_config.yaml")
     with shown.status("  starting …"):
-        serving.wait_until_ready()
+        notes = serving.wait_until_ready()
     shown.print(f"  ready at {serving.url}")
-    for note in serving.notes():
+    for note in notes:
         shown.print(f"  [yellow]note:[/] {note}")
 
 

@@ -159,7 +159,7 @@ class KafkaConsumer:
         """See `EventLogConsumer.poll`."""
         if not self._polled:
             with _translated():
-                batches = self._client.poll(timeout_ms=timeout_ms, max_records=max_records)
+                batches = self._poll(timeout_ms, max_records)
             self._polled = {_ours(partition): batch for partition, batch in batches.items()}
         self._note_assignment()
         self._regained = {}
@@ -194,7 +194,7 @@ class KafkaConsumer:
         with _translated():
             self._client.pause(*self._client.assignment())
             try:
-                found = self._client.poll(timeout_ms=timeout_ms, max_records=1)
+                found = self._poll(timeout_ms, 1)
                 self._put_back({_ours(partition): batch for partition, batch in found.items()})
             finally:
                 self._client.resume(*self._client.paused())
@@ -223,6 +223,14 @@ class KafkaConsumer:
         with suppress(LogUnavailableError), _translated():  # the session of a lost consumer ends by itself
             self._client.close(autocommit=False, timeout_ms=self._timeout_ms)
         self._assigned = frozenset()
+
+    def _poll(self, timeout_ms: int, max_records: int) -> Mapping[Any, Sequence[Any]]:
+        """The client's own poll, which is to take the end of a join that came since the last one."""
+        coordinator = self._client._coordinator
+        if coordinator._join_task is not None:
+            coordinator._join_task = _UntakenJoin(coordinator._join_task)
+        found: Mapping[Any, Sequence[Any]] = self._client.poll(timeout_ms=timeout_ms, max_records=max_records)
+        return found
 
     def _put_back(self, batches: Mapping[TopicPartition, Sequence[Any]]) -> None:
         """The next poll gives these again."""
@@ -296,6 +304,20 @@ class KafkaConsumer:
                 self._expected[partition] = first
                 raise RecordsLostError(partition, expected, first)
         self._expected[partition] = following
+
+
+class _UntakenJoin:
+    """A join of kafka-python 3.0 that goes on behind the polls, and is not over before one of them has taken its end.
+
+    The client throws away a join that it finds ended and begins another, for which all others must join again too:
+    members that work between their polls, or stand still on a busy machine, may go on so for ever.
+    """
+
+    is_done = False
+
+    def __init__(self, join: Any) -> None:
+        self.add_callback = join.add_callback
+        self.add_errback = join.add_errback
 
 
 class KafkaProducer:

@@ -358,6 +358,22 @@ def test_consumers_of_one_thread_that_poll_for_a_moment_do_not_wait_for_each_oth
     assert {int(record.value) for record in records} == set(range(100))
 
 
+def test_consumers_that_work_between_their_polls_come_to_an_end_with_sharing(
+    settings: EventLogSettings, topic: str, group: str
+) -> None:
+    """What the log says to a consumer that works meanwhile is not lost."""
+    with closing(open_event_log(impatient(settings))) as soon, ExitStack() as stack:
+        first, second = (stack.enter_context(closing(soon.consumer([topic], group))) for _ in range(2))
+
+        def is_shared() -> bool:
+            for consumer in (first, second):
+                consumer.poll(100, 1)
+                time.sleep(0.1)  # its work
+            return len(first.assignment()) == len(second.assignment()) == 2
+
+        wait_until(is_shared, DEADLINE_S, "each consumer has two partitions", interval_s=0)
+
+
 def test_a_consumer_that_leaves_hands_over_its_partitions(
     log: EventLog, topic: str, join: Callable[[], EventLogConsumer]
 ) -> None:

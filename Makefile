@@ -25,7 +25,7 @@ demo: $(INSTALLED)
 	@$(BIN)/actor-risk demo $(if $(ONCE),--once) $(if $(EVENTS),--events $(EVENTS))
 
 test: check
-	$(BIN)/pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "not soak" -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 `REDIS_URL` and `KAFKA_BOOTSTRAP_SERVERS` name running servers. Otherwise a Valkey and, when a test asks for it, a
 broker are started on free ports in temporary folders, so two runs side by side share nothing but the fetched files.
-Without Kafka its tests skip and say why; under `CI=true` they fail. `make test` runs the files in two processes, each
+Without Kafka its tests skip and say why; under `CI=true` they fail. `make test` runs the files in three processes, each
 of which starts servers of its own.
 """
 

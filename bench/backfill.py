@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -44,9 +43,8 @@ class Run:
     values: np.ndarray
 
 
-def run(as_json: bool) -> None:
+def run(as_json: bool, is_short: bool) -> None:
     """Compare and time the training set, then twice the events; then the backfill of tiles and of batch rows."""
-    is_short = "--short" in sys.argv
     events, rows = (200_000, 20_000) if is_short else (2_000_000, 200_000)
     with tempfile.TemporaryDirectory() as folder:
         found = _training_set(Path(folder), events, rows)

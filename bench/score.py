@@ -3,7 +3,7 @@
 Ours is `actor-risk serve`: Ray Serve with HAProxy in throughput mode, decision log on. The peers are one application
 of Ray Serve, FastAPI, Feast's stock Redis store, ONNX Runtime and shap: once with Ray Serve's defaults (`docs`), once
 with HAProxy, throughput mode and as many replicas as ours (`expert`). Servers run one at a time, in turn, and every
-request is about other actors. `--quick` is for tries: one round, and no half a million requests.
+request is about other actors. `--short` is for tries: one round, and no half a million requests.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Scale:
 
 
 FULL = Scale(rounds=3, seconds=8.0, open_s=60.0, overload_s=15.0, memory_requests=500_000)
-QUICK = Scale(rounds=1, seconds=4.0, open_s=15.0, overload_s=6.0, memory_requests=0)
+SHORT = Scale(rounds=1, seconds=4.0, open_s=15.0, overload_s=6.0, memory_requests=0)
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ class Rounds:
         )
 
 
-def run(as_json: bool) -> None:
+def run(as_json: bool, is_short: bool) -> None:
     """Compare the values, then take turns, then offer too much and watch the memory."""
-    scale = QUICK if "--quick" in sys.argv else FULL
+    scale = SHORT if is_short else FULL
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that an HAProxy does not outlive whoever is stopped
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -7,7 +7,6 @@ makes of the same events. `--short` is for tries: a part of the events and of th
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -84,9 +83,9 @@ class Stage:
     scale: Scale
 
 
-def run(as_json: bool) -> None:
+def run(as_json: bool, is_short: bool) -> None:
     """Compare the values, then time."""
-    scale = SHORT if "--short" in sys.argv else FULL
+    scale = SHORT if is_short else FULL
     with _stage(scale) as stage:
         found = _values(stage) | _quix(stage)
         found |= _drained(stage, "", SOME_KEYS, 1) | _drained(stage, "two_workers_", SOME_KEYS, 2)

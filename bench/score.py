@@ -120,7 +120,7 @@ def run(as_json: bool, is_short: bool) -> None:
         closing(World(_home(Path(folder) / "home", valkey.url))) as world,
     ):
         found = _Benchmark(Path(folder), world, valkey, scale).measure()
-    report("score", found.as_report(_bars(found.figures)), as_json)
+    report("score-short" if is_short else "score", found.as_report(_bars(found.figures)), as_json)
 
 
 class _Benchmark:

@@ -227,8 +227,9 @@ class KafkaConsumer:
     def _poll(self, timeout_ms: int, max_records: int) -> Mapping[Any, Sequence[Any]]:
         """The client's own poll, which is to take the end of a join that came since the last one."""
         coordinator = self._client._coordinator
-        if coordinator._join_task is not None:
-            coordinator._join_task = _UntakenJoin(coordinator._join_task)
+        join = getattr(coordinator, "_join_task", None)  # private: another client may have none, or no need of this
+        if join is not None:
+            coordinator._join_task = _UntakenJoin(join)
         found: Mapping[Any, Sequence[Any]] = self._client.poll(timeout_ms=timeout_ms, max_records=max_records)
         return found
 

@@ -311,14 +311,19 @@ class _UntakenJoin:
     """A join of kafka-python 3.0 that goes on behind the polls, and is not over before one of them has taken its end.
 
     The client throws away a join that it finds ended and begins another, for which all others must join again too:
-    members that work between their polls, or stand still on a busy machine, may go on so for ever.
+    members that work between their polls, or stand still on a busy machine, may go on so for ever. One that failed is
+    rightly thrown away.
     """
 
-    is_done = False
-
     def __init__(self, join: Any) -> None:
+        self.failed = join.failed
         self.add_callback = join.add_callback
         self.add_errback = join.add_errback
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the client is to begin another."""
+        return bool(self.failed())
 
 
 class KafkaProducer:

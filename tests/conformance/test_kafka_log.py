@@ -109,3 +109,22 @@ def test_what_is_read_may_be_committed_though_the_client_says_that_it_joins(
         records = read(consumer, 10)
         assert {record.topic_partition for record in records} <= consumer.assignment()
         consumer.commit(next_offsets(records))
+
+
+def test_a_join_that_failed_for_want_of_time_is_begun_anew(
+    log: KafkaLog, topic: str, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, topic, 10)
+    with closing(log.consumer([topic], group)) as consumer:
+        coordinator = consumer._client._coordinator
+        attempt, failures = coordinator._do_join_and_sync_async, [kafka.errors.KafkaTimeoutError("too slow")]
+
+        async def join() -> Any:
+            if failures:
+                await coordinator._net.sleep(0.5)  # longer than a poll
+                raise failures.pop()
+            return await attempt()
+
+        monkeypatch.setattr(coordinator, "_do_join_and_sync_async", join)
+        assert len(read(consumer, 10)) == 10
+        assert not failures

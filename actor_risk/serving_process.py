@@ -156,7 +156,7 @@ class ServingProcess:
             wait_until(is_decided, timeout_s, "the scoring application is ready")
         except Exception as error:
             raise ActorRiskError(f"{error}; the end of {self._log}:\n{log_tail(self._log)}") from error
-        if answer is None:
+        if answer is None or self.has_ended():  # another one may have come to answer there
             raise ActorRiskError(f"the scoring application ended; the end of {self._log}:\n{log_tail(self._log)}")
         return list(json.loads(answer)["notes"])
 

@@ -18,17 +18,14 @@ PEERS_FOLDER = Path(__file__).parents[1] / ".bench-peers"
 
 def main() -> int:
     """Run the benchmark that the first argument names."""
-    asked = _parser().parse_args()
+    options = vars(_parser().parse_args())
+    name = options.pop("name")
     sys.path.append(str(PEERS_FOLDER))
-    peer = PEERS.get(asked.name)
+    peer = PEERS.get(name)
     if peer is not None and importlib.util.find_spec(peer) is None:
         print(f"{peer} is needed to compare with: run `make bench-peers`")
         return 2
-    run = importlib.import_module(f"bench.{asked.name}").run
-    if asked.name in WITH_SHORT_FORM:
-        run(asked.json, asked.short)
-    else:
-        run(asked.json)
+    importlib.import_module(f"bench.{name}").run(**options)
     return 0
 
 
@@ -45,9 +42,11 @@ def _parser() -> argparse.ArgumentParser:
             description=about,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        one.add_argument("--json", action="store_true", help="end with one JSON line, as in bench/results/")
+        one.add_argument(
+            "--json", dest="as_json", action="store_true", help="end with one JSON line, as in bench/results/"
+        )
         if name in WITH_SHORT_FORM:
-            one.add_argument("--short", action="store_true", help="a part of the time, for tries")
+            one.add_argument("--short", dest="is_short", action="store_true", help="a part of the time, for tries")
     return parser
 
 

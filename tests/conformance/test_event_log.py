@@ -119,6 +119,12 @@ def read_nothing(consumer: EventLogConsumer) -> None:
     assert [*records, *consumer.poll(100, 500)] == []
 
 
+def share(first: EventLogConsumer, second: EventLogConsumer) -> bool:
+    """Whether each of the two has two of the four partitions."""
+    ours, theirs = first.assignment(), second.assignment()
+    return len(ours) == len(theirs) == 2 and not ours & theirs
+
+
 def by_partition(records: Sequence[Record]) -> dict[TopicPartition, list[Record]]:
     found = defaultdict(list)
     for record in records:
@@ -280,21 +286,17 @@ def test_two_consumers_share_the_partitions_and_never_read_the_same_one(
     consumers = [join(), join()]
     seen: list[Record] = []
 
-    def poll_both() -> list[frozenset[TopicPartition]]:
+    def poll_both() -> bool:
         for consumer in consumers:
             records = consumer.poll(100, 200)
             seen.extend(records)
             assert {r.topic_partition for r in records} <= consumer.assignment()
             consumer.commit(next_offsets(records))
-        return [consumer.assignment() for consumer in consumers]
+        return share(*consumers)
 
-    def is_shared() -> bool:
-        first, second = poll_both()
-        return len(first) == len(second) == 2 and not first & second
-
-    wait_until(is_shared, DEADLINE_S, "each consumer has two partitions", interval_s=0)
+    wait_until(poll_both, DEADLINE_S, "each consumer has two partitions", interval_s=0)
     append(log, topic, numbered(400))
-    wait_until(lambda: len(seen) >= 400 if poll_both() else False, DEADLINE_S, "all is read", interval_s=0)
+    wait_until(lambda: poll_both() and len(seen) >= 400, DEADLINE_S, "all is read", interval_s=0)
     assert sorted(int(r.value) for r in seen) == list(range(400))
 
 
@@ -331,7 +333,7 @@ def test_a_consumer_that_is_only_kept_alive_lets_others_have_their_share(
     def is_shared() -> bool:
         waiting.keep_alive(50)
         newcomer.poll(100, 50)
-        return len(waiting.assignment()) == len(newcomer.assignment()) == 2
+        return share(waiting, newcomer)
 
     wait_until(is_shared, DEADLINE_S, "each consumer has two partitions", interval_s=0)
     theirs = {p: offset for p, offset in next_offsets(records).items() if p in newcomer.assignment()}
@@ -352,7 +354,7 @@ def test_consumers_of_one_thread_that_poll_for_a_moment_do_not_wait_for_each_oth
         def is_shared() -> bool:
             first.keep_alive(1)
             records.extend(second.poll(100, 1))
-            return len(first.assignment()) == len(second.assignment()) == 2
+            return share(first, second)
 
         wait_until(is_shared, DEADLINE_S, "each consumer has two partitions", interval_s=0)
     assert {int(record.value) for record in records} == set(range(100))
@@ -369,7 +371,7 @@ def test_consumers_that_work_between_their_polls_come_to_an_end_with_sharing(
             for consumer in (first, second):
                 consumer.poll(100, 1)
                 time.sleep(0.1)  # its work
-            return len(first.assignment()) == len(second.assignment()) == 2
+            return share(first, second)
 
         wait_until(is_shared, DEADLINE_S, "each consumer has two partitions", interval_s=0)
 

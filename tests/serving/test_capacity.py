@@ -36,10 +36,17 @@ class Machine:
 
 
 def test_on_a_fast_machine_and_on_a_slow_one_who_is_let_in_is_answered_about_in_time() -> None:
-    for per_second in (1_500, 3_000, 6_000):
+    for per_second in (1_500, 2_000, 3_000, 6_000):
         late = sorted(Machine(per_second).run(20_000)[5_000:])
         assert late[len(late) // 2] < 1.1 * IN_TIME_MS
         assert late[-1] < 1.6 * IN_TIME_MS
+
+
+def test_on_a_machine_too_slow_for_that_as_few_are_let_in_as_may_be() -> None:
+    machine = Machine(1_000)
+    late = machine.run(20_000)[5_000:]
+    assert machine.capacity.bound == UNDER_WAY_MIN
+    assert max(late) < 1.6 * IN_TIME_MS
 
 
 def test_a_machine_that_answers_in_time_is_used_to_the_full() -> None:

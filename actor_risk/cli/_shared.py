@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from actor_risk.home import Home
+from actor_risk.signals import set_by_signals
 
 
 def home() -> Home:
@@ -68,16 +69,11 @@ def now_ms() -> int:
 
 def stop_on_signals() -> ThreadEvent:
     """An event that the first SIGTERM or SIGINT sets; the second one raises KeyboardInterrupt."""
-    stop = ThreadEvent()
 
-    def ask(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
-    return stop
+    return set_by_signals((signal.SIGTERM, signal.SIGINT), again=interrupt)
 
 
 @contextmanager

@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from threading import Event as ThreadEvent
 
 import msgspec
 
 from actor_risk.home import Home
+from actor_risk.signals import set_by_signals
 from actor_risk.status_file import replace_status
 from actor_risk.streaming.endings import DIED, EXIT_CODES, how_it_ended
 from actor_risk.streaming.options import WorkerOptions
@@ -26,9 +26,7 @@ def main() -> int:
     from actor_risk.streaming.run import run_worker
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stop = ThreadEvent()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = set_by_signals((signal.SIGTERM, signal.SIGINT))
     options = msgspec.json.decode(os.environ[OPTIONS_VARIABLE], type=WorkerOptions)
     report_file = Path(sys.argv[1])
     try:

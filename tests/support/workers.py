@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -11,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actor_risk.local import wait_until
+from actor_risk.signals import set_by_signals
 from materialize.definitions import StreamView
 from materialize.online import RedisSettings, RowWriter, connect
 from materialize.stream import DeadLetters, EventLogSettings, open_event_log
@@ -23,6 +26,7 @@ SMALL = WorkerSettings(batch_records_max=40, poll_timeout_ms=50, retry_first_s=0
 LARGER = replace(SMALL, batch_records_max=250)
 NOTE_EVERY_S = 0.02
 """A worker that waits notes its counts so often, one that works after each batch."""
+SAY_WHERE, SAY_S = signal.SIGUSR1, 1.0
 NOTED = ("records", "folded", "replayed", "retries", "commits_rejected", "records_lost")
 
 
@@ -49,7 +53,8 @@ class Running:
 
     def __init__(self, work: Work) -> None:
         self._noted = CHILDREN.RawArray("q", len(NOTED))  # without a lock, which a killed worker might hold for ever
-        self._process = start_child_of_tests(_work_for_ever, work, shared=self._noted)
+        self._told = tempfile.NamedTemporaryFile(mode="r")  # noqa: SIM115 - it goes with this object
+        self._process = start_child_of_tests(_work_for_ever, work, self._told.name, shared=self._noted)
 
     @property
     def records(self) -> int:
@@ -68,6 +73,12 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         os.kill(self._process.pid or 0, number)
+
+    def where(self) -> str:
+        """The stacks of its threads."""
+        self.signal(SAY_WHERE)
+        self.wait(SAY_S)
+        return self._told.read()
 
     def wait(self, seconds: float) -> None:
         """Return after so long, or when it ended by itself."""
@@ -131,7 +142,7 @@ class Herd:
         for worker in self.alive:
             if failed is None:
                 worker.wait(DEADLINE_S)
-                assert not worker.is_alive, f"a worker did not end within {DEADLINE_S:g} s of SIGTERM"
+                assert not worker.is_alive, f"not over {DEADLINE_S:g} s after SIGTERM:\n{worker.where()}"
             worker.end()
 
 
@@ -158,10 +169,10 @@ def finish(work: Work) -> WorkerCounts:
         return worker.counts
 
 
-def _work_for_ever(work: Work, noted: Any) -> None:
+def _work_for_ever(work: Work, where: str, noted: Any) -> None:
     """What a worker process does, with connections of its own, until it is killed, or told to stop by SIGTERM."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = set_by_signals([signal.SIGTERM])
+    faulthandler.register(SAY_WHERE, os.open(where, os.O_WRONLY))  # open as long as the process is
     with (
         closing(open_event_log(work.log)) as log,
         closing(connect(work.redis)) as client,

@@ -192,60 +192,68 @@ def explain_rows(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> float
 
 @compiled
 def _explain_blocks(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> None:
-    """The same, up to BLOCK rows through each group together: its table stays in the cache, rows lie side by side."""
+    """The same, up to BLOCK rows through each group together: its table stays in the cache, rows lie side by side.
+
+    What is side by side are `lanes` numbers of one flat array. Arrays of two dimensions, cut into their rows, would
+    cost a third more: each cut is made anew for each group.
+    """
     lanes = min(BLOCK, (rows.shape[0] + 7) // 8 * 8)
-    slots = np.zeros((ints[at.SLOTS], lanes), np.int32)
-    above = np.zeros((1 + ints[at.UPPER], lanes), np.int32)
+    slots = np.zeros(ints[at.SLOTS] * lanes, np.int32)
+    above = np.zeros((1 + ints[at.UPPER]) * lanes, np.int32)
     one = np.empty(ints[at.SLOTS], np.int32)
-    sums = np.empty((ints[at.FEATURES], lanes))
+    sums = np.empty(ints[at.FEATURES] * lanes)
     for begin in range(0, rows.shape[0], lanes):
         size = min(lanes, rows.shape[0] - begin)
         for r in range(size):
             read_slots(ints, floats, rows[begin + r], one)
             for s in range(one.size):
-                slots[s, r] = one[s]
-        for f in range(sums.shape[0]):
+                slots[s * lanes + r] = one[s]
+        for f in range(ints[at.FEATURES]):
             for r in range(size):
-                sums[f, r] = out[begin + r, f]
-        _add_block(ints, floats, slots, above, sums)
-        for f in range(sums.shape[0]):
+                sums[f * lanes + r] = out[begin + r, f]
+        _test_upper(ints, slots, above, numba.uint64(lanes))
+        _add_block(ints, floats, slots, above, sums, numba.uint64(lanes))
+        for f in range(ints[at.FEATURES]):
             for r in range(size):
-                out[begin + r, f] = sums[f, r]
+                out[begin + r, f] = sums[f * lanes + r]
 
 
 @compiled
-def _add_block(ints: Ints, floats: Floats, slots: Ints, above: Ints, sums: Floats) -> None:
-    """Adds to sums float64[F, lanes] what the tables have for slots int32[SLOTS, lanes]. `above` is scratch."""
-    upper = ints[at.UPPER]
-    upper_at = ints[at.UPPER_AT]
+def _test_upper(ints: Ints, slots: Ints, above: Ints, lanes: int) -> None:
+    """The tests down to each node above the groups as bits, int32[1 + UPPER, lanes], of slots int32[SLOTS, lanes]."""
+    upper = numba.uint64(ints[at.UPPER])
+    parents = numba.uint64(ints[at.UPPER_AT])
     for i in range(upper):
-        parent = above[ints[upper_at + i]]
-        tested = slots[ints[upper_at + upper + i]]
-        _test_block(parent, tested, ints[upper_at + 2 * upper + i], above[i + 1])
-    found = np.empty(slots.shape[1], np.int32)
+        parent = numba.uint64(ints[parents + i]) * lanes
+        tested = numba.uint64(ints[parents + upper + i]) * lanes
+        rank = ints[parents + upper + upper + i]
+        own = (i + numba.uint64(1)) * lanes
+        for r in range(lanes):
+            above[own + r] = (above[parent + r] << _ONE) | np.int32(slots[tested + r] <= rank)
+
+
+@compiled
+def _add_block(ints: Ints, floats: Floats, slots: Ints, above: Ints, sums: Floats, lanes: int) -> None:
+    """Adds to sums float64[F, lanes] what the tables have for slots int32[SLOTS, lanes]."""
+    found = np.empty(lanes, np.int32)
     for b in range(ints[at.BUCKETS]):
         bucket = ints[ints[at.BUCKETS_AT] + b * at.BUCKET_WIDTH : ints[at.BUCKETS_AT] + (b + 1) * at.BUCKET_WIDTH]
-        count = bucket[at.BUCKET_COUNT]
-        features = bucket[at.BUCKET_FEATURES]
+        count = numba.uint64(bucket[at.BUCKET_COUNT])
+        size = numba.uint64(bucket[at.BUCKET_FEATURES])
+        stride = np.int32(bucket[at.BUCKET_STRIDE])
         for i in range(count):
-            found[:] = above[ints[bucket[at.BUCKET_PARENT_AT] + i]]
-            for k in range(bucket[at.BUCKET_OWN]):
-                tested = slots[ints[bucket[at.BUCKET_SLOT_AT] + k * count + i]]
-                _test_block(found, tested, ints[bucket[at.BUCKET_RANK_AT] + k * count + i], found)
-            table = ints[bucket[at.BUCKET_TABLE_AT] + i]
-            for r in range(len(found)):
-                found[r] = table + found[r] * bucket[at.BUCKET_STRIDE]
-            for k in range(features):
-                _add_column(floats, found, k, sums[ints[bucket[at.BUCKET_FEATURE_AT] + i * features + k]])
-
-
-@compiled
-def _test_block(before: Ints, tested: Ints, rank: int, after: Ints) -> None:
-    for r in range(len(after)):
-        after[r] = (before[r] << _ONE) | np.int32(tested[r] <= rank)
-
-
-@compiled
-def _add_column(floats: Floats, places: Ints, k: int, sums: Floats) -> None:
-    for r in range(len(sums)):
-        sums[r] += floats[numba.uint64(places[r]) + numba.uint64(k)]
+            parent = numba.uint64(ints[numba.uint64(bucket[at.BUCKET_PARENT_AT]) + i]) * lanes
+            for r in range(lanes):
+                found[r] = above[parent + r]
+            for k in range(numba.uint64(bucket[at.BUCKET_OWN])):
+                tested = numba.uint64(ints[numba.uint64(bucket[at.BUCKET_SLOT_AT]) + k * count + i]) * lanes
+                rank = ints[numba.uint64(bucket[at.BUCKET_RANK_AT]) + k * count + i]
+                for r in range(lanes):
+                    found[r] = (found[r] << _ONE) | np.int32(slots[tested + r] <= rank)
+            table = ints[numba.uint64(bucket[at.BUCKET_TABLE_AT]) + i]
+            for r in range(lanes):
+                found[r] = table + found[r] * stride
+            for k in range(size):
+                feature = numba.uint64(ints[numba.uint64(bucket[at.BUCKET_FEATURE_AT]) + i * size + k]) * lanes
+                for r in range(lanes):
+                    sums[feature + r] += floats[numba.uint64(found[r]) + k]

@@ -2,8 +2,8 @@
 
 1. Each file is read from where the event log's last acknowledgement was, in batches of whole lines. Each decision is
    one record of `TOPIC`, its key the decision's id, its value the line.
-2. When a batch is acknowledged, that is noted beside the file. A process killed in between, or a batch that failed, is
-   followed by the same records once more: their ids tell.
+2. What is acknowledged is noted beside the file, at most every `NOTE_EVERY_S`. A process killed in between, or a batch
+   that failed, is followed by the same records once more: their ids tell.
 3. A layout is a record of `LAYOUTS_TOPIC`, acknowledged before the decisions that need it.
 4. Files of writers that are dead are taken over, every `ADOPT_EVERY_S`, by whoever gets the writer's lock.
 5. While the event log is away the files stay as they are, and shipping is tried again after `RETRY_S`.
@@ -43,6 +43,8 @@ RETRY_S = 1.0
 ADOPT_EVERY_S = 5.0
 TELL_LAYOUTS_EVERY_S = 6 * 3_600.0
 """The event log may forget: a layout is shipped again so often by each process, and by each new one."""
+NOTE_EVERY_S = 1.0
+"""At full rate a note for each batch, a file written and renamed, would cost half as much as shipping the batch."""
 BATCH_BYTES = 256 << 10
 """Some fifty decisions: one costs a third of what it does in batches of ten."""
 RECORD_BYTES_MAX = 1_000_000
@@ -118,7 +120,8 @@ class Shipper:
         batch = queue.read()
         if batch:
             self._ship(batch)
-            queue.note_shipped()
+            queue.take_as_shipped()
+        queue.note()
 
     def _ship(self, batch: list[bytes]) -> None:
         if self._producer is None:
@@ -177,7 +180,8 @@ class _Queue:
         """`is_ended`: whether a file will not grow any more. `lock`: when the writer is another one, and dead."""
         self._paths, self._is_ended, self._lock = paths, is_ended, lock
         self._file: BinaryIO | None = None
-        self._offset = self._read_to = 0
+        self._offset = self._read_to = self._noted = 0
+        self._note_again_s = 0.0
         self.is_behind = False
         """Whether more waits than what was read last."""
 
@@ -194,9 +198,16 @@ class _Queue:
         self.is_behind = False
         return []
 
-    def note_shipped(self) -> None:
+    def take_as_shipped(self) -> None:
         """What was read is acknowledged."""
         self._offset = self._read_to
+
+    def note(self, *, is_last: bool = False) -> None:
+        """Write down how far the file is shipped, if that is news, and due."""
+        now_s = time.monotonic()
+        if not self._paths or self._offset == self._noted or (now_s < self._note_again_s and not is_last):
+            return
+        self._noted, self._note_again_s = self._offset, now_s + NOTE_EVERY_S
         with contextlib.suppress(OSError):  # a full disk: we know it, and another process would ship it again
             if self._paths[0].exists():
                 note_shipped_to(self._paths[0], self._offset)
@@ -207,6 +218,7 @@ class _Queue:
 
     def release(self) -> None:
         """Leave what is left to others."""
+        self.note(is_last=True)
         if self._file is not None:
             self._file.close()
         if self._lock is not None:
@@ -218,7 +230,7 @@ class _Queue:
                 self._file = path.open("rb")
             except FileNotFoundError:  # deleted to make room
                 return []
-            self._offset = shipped_to(path)
+            self._offset = self._noted = shipped_to(path)
         self._file.seek(self._offset)
         found = self._file.read(BATCH_BYTES)
         if len(found) == BATCH_BYTES:
@@ -236,6 +248,7 @@ class _Queue:
                 if path.exists():
                     note_shipped(path)
         self._file = None
+        self._offset = self._noted = 0
         self._paths.popleft()
 
 

@@ -72,7 +72,7 @@ def note_shipped(path: Path) -> None:
     """Remember that all of the file has been acknowledged. Raises OSError."""
     try:
         _beside(path, _OFFSET).replace(_beside(path, _SHIPPED))
-    except FileNotFoundError:  # an empty file
+    except FileNotFoundError:  # nothing of it was noted before
         _beside(path, _SHIPPED).touch()
 
 

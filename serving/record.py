@@ -69,7 +69,9 @@ class Explained(NamedTuple):
     sampled_orders: int | None
 
 
-_PRESENT = int(FeatureStatus.PRESENT)
+_PRESENT, _NULL_VALUE, _NOT_FOUND, _OUTSIDE_MAX_AGE = map(
+    int, (FeatureStatus.PRESENT, FeatureStatus.NULL_VALUE, FeatureStatus.NOT_FOUND, FeatureStatus.OUTSIDE_MAX_AGE)
+)
 
 UNEXPLAINED = Explained([], None, None, None, None, None, None)
 
@@ -158,16 +160,21 @@ def _all_readings(
 def status_counts(readings: Readings) -> StatusCounts:
     """How many features have which status."""
     count = readings.statuses.count
+    present = count(_PRESENT)
+    if present == len(readings.statuses):
+        return StatusCounts(present=present)
     return StatusCounts(
-        present=count(FeatureStatus.PRESENT),
-        null_value=count(FeatureStatus.NULL_VALUE),
-        not_found=count(FeatureStatus.NOT_FOUND),
-        outside_max_age=count(FeatureStatus.OUTSIDE_MAX_AGE),
+        present=present,
+        null_value=count(_NULL_VALUE),
+        not_found=count(_NOT_FOUND),
+        outside_max_age=count(_OUTSIDE_MAX_AGE),
     )
 
 
 def absent_features(readings: Readings) -> list[AbsentFeature]:
     """The features without a value."""
+    if readings.statuses.count(_PRESENT) == len(readings.statuses):
+        return []
     return [
         AbsentFeature(readings.features[place].ref, STATUS_NAMES[status])
         for place, status in enumerate(readings.statuses)

@@ -14,7 +14,7 @@ from serving.clock import NS_PER_MS
 
 UNDER_WAY_MIN, UNDER_WAY_MAX = 16, 96
 """Fewer would leave rounds empty; more wait longer than anybody would."""
-IN_TIME_MS = 14.0
+IN_TIME_MS = 12.0
 """Who is let in is answered within about this; who is not is told so at once, and may ask somebody else. What a caller
 waits on a full machine, where proxy, store and load wait too, is up to four times as long: about 50 ms."""
 _SHRINKS_TO = 0.8

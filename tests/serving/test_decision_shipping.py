@@ -19,7 +19,7 @@ from serving import shipping
 from serving.decision_files import DecisionFiles, FileLimits
 from serving.logged import LoggedDecision
 from serving.shipping import LAYOUTS_TOPIC
-from serving.spool import spool_files
+from serving.spool import shipped_to, spool_files
 from tests.support.decisions import (
     LAYOUT,
     MIB,
@@ -221,6 +221,15 @@ def test_shipping_goes_on_where_it_ended(log: EventLog, opened: Open, nowhere: E
     third = opened("third")
     wait_until_shipped(third, 1)
     assert sorted(id_of(record) for record in decisions_in(log)) == ids_of([logged(1), logged(2)])
+
+
+def test_soon_after_all_is_shipped_it_says_so_beside_the_file(opened: Open, folder: Path) -> None:
+    files = opened("w")
+    for number in range(2):  # the second is shipped within a second of the first
+        files.append([logged(number)], LAYOUT)
+        wait_until_shipped(files, number + 1)
+    (file,) = spool_files(folder)
+    wait_until(lambda: shipped_to(file.path) == file.path.stat().st_size, DEADLINE_S, "all of it is noted as shipped")
 
 
 def test_above_the_bound_shipped_files_go_first_and_then_others_counted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,8 @@ class Running:
     """A worker process, started here, and what it says of itself."""
 
     def __init__(self, work: Work) -> None:
-        self._noted = CHILDREN.RawArray("q", len(NOTED))  # without a lock, which a killed worker might hold for ever
+        # Without a lock, which a killed worker might hold for ever. The last one: whether it has reached what it needs.
+        self._noted = CHILDREN.RawArray("q", len(NOTED) + 1)
         self._told = tempfile.NamedTemporaryFile(mode="r")  # noqa: SIM115 - it goes with this object
         self._process = start_child_of_tests(_work_for_ever, work, self._told.name, shared=self._noted)
 
@@ -64,6 +66,11 @@ class Running:
     def noted(self, name: str) -> int:
         """One of the counts of NOTED."""
         return int(self._noted[NOTED.index(name)])
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has reached the log, and will wait for it from now on."""
+        return bool(self._noted[-1])
 
     @property
     def is_alive(self) -> bool:
@@ -132,6 +139,12 @@ class Herd:
         assert all(worker.is_alive for worker in self.alive), "a worker ended by itself"
 
     def __enter__(self) -> Herd:
+        """All are at work: who does not reach the log at the start ends, and is for others to start again."""
+        try:
+            wait_until(lambda: all(worker.has_begun for worker in self.alive), DEADLINE_S, "all workers have begun")
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
@@ -190,5 +203,6 @@ def _work_for_ever(work: Work, where: str, noted: Any) -> None:
             while not stop.wait(NOTE_EVERY_S):
                 note(worker.counts)
 
+        noted[-1] = 1
         threading.Thread(target=note_often, daemon=True).start()
         worker.run(stop, note)

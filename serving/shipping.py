@@ -117,11 +117,11 @@ class Shipper:
 
     def _ship_batch(self, queue: _Queue) -> None:
         """Ship the writer's next lines, if there are any."""
+        queue.note()  # first, so that an outage does not keep it from being noted
         batch = queue.read()
         if batch:
             self._ship(batch)
             queue.take_as_shipped()
-        queue.note()
 
     def _ship(self, batch: list[bytes]) -> None:
         if self._producer is None:
@@ -248,7 +248,7 @@ class _Queue:
                 if path.exists():
                     note_shipped(path)
         self._file = None
-        self._offset = self._noted = 0
+        self._noted = self._offset  # what is not noted of this file must not be noted of the next one
         self._paths.popleft()
 
 

@@ -93,6 +93,7 @@ def test_shuffled_input_with_kills_and_from_zero_again_leaves_rows_that_hold_200
     again = replace(work, group="another")
     records, chance = sum(table.num_rows for table in tables.values()), random.Random(9)
     with Herd(again, 2) as herd:
+        herd.wait_until_begun()
         for done in sorted(chance.randrange(records) for _ in range(10)):
             herd.wait_until_done(done)
             kill_a_worker(herd, chance)

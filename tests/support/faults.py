@@ -74,6 +74,7 @@ def with_faults(work: Work, tables: Mapping[str, pa.Table], faults: int, seed: i
     chance = random.Random(seed)
     first, *others = in_parts(tables, faults + 1)
     with Herd(work, 2) as herd:
+        herd.wait_until_begun()
         published = latest = publish_all(work, first)
         for part in others:
             herd.wait_until_done(published - round(latest * chance.uniform(1 - DONE_SHARE, 1)))

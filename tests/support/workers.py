@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -116,6 +115,10 @@ class Herd:
         self._gone.append(self.alive[place])
         self.alive[place] = Running(self._work)
 
+    def wait_until_begun(self) -> None:
+        """Return when all are at work: who does not reach the log at its start ends, for others to start again."""
+        wait_until(lambda: all(worker.has_begun for worker in self.alive), DEADLINE_S, "all workers have begun")
+
     def wait_until_done(self, records: int) -> None:
         """Return when they have taken so many records through the protocol, repeated ones included.
 
@@ -139,12 +142,6 @@ class Herd:
         assert all(worker.is_alive for worker in self.alive), "a worker ended by itself"
 
     def __enter__(self) -> Herd:
-        """All are at work: who does not reach the log at the start ends, and is for others to start again."""
-        try:
-            wait_until(lambda: all(worker.has_begun for worker in self.alive), DEADLINE_S, "all workers have begun")
-        except BaseException:
-            self.__exit__(*sys.exc_info())
-            raise
         return self
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:

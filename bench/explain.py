@@ -24,13 +24,14 @@ from bench.gbdt import DEPTH, TREES, train_gbdt
 from bench.peers.tree_shap import catboost_forms, lightgbm_form, shap_forms, xgboost_form
 from bench.report import report
 from bench.timing import Item, Timed, WrongValuesError, alternate, each, fastest, rounded
-from models import BundleDraft, Feature, ModelCard, ModelStore, Scorer, Service, Thresholds
+from models import BundleDraft, Feature, ModelCard, ModelStore, Service, Thresholds
 from models.admission import read_graph
 from models.explain import InterventionalTrees, PathDependentTrees, decode_tables, encode_tables, map_tables
 from models.explain._trees import TreeTables, interventional_tables, path_dependent_tables
 from models.export import export_lightgbm
 from models.graph import normalise
 from models.scorer import open_session
+from models.tree_scorer import serving_scorer
 from models.trees import Ensemble, read_trees
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -201,7 +202,7 @@ def _explaining(world: _World) -> Findings:
 
 
 def _scoring(world: _World) -> Findings:
-    scorer, session = Scorer(world.onnx), open_session(world.onnx)
+    scorer, session = serving_scorer(world.onnx, world.background), open_session(world.onnx)
     outputs = [output.name for output in session.get_outputs()]
     times = alternate(
         {

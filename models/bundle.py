@@ -44,6 +44,7 @@ from models.manifest import (
 )
 from models.reasons import ReasonIndex, Reasons
 from models.scorer import Scorer, Scores
+from models.tree_scorer import TreeScorer, fastest_scorer
 from models.trial import try_out
 
 MANIFEST, MODEL, GOLDEN, BACKGROUND = "manifest.json", "model.onnx", "golden.parquet", "background.parquet"
@@ -74,7 +75,7 @@ class Bundle:
     """One model version: vector → score → explanation. Safe to share between threads."""
 
     def __init__(
-        self, manifest: Manifest, version: str, scorer: Scorer, explainer: Explainer, background: Floats
+        self, manifest: Manifest, version: str, scorer: Scorer | TreeScorer, explainer: Explainer, background: Floats
     ) -> None:
         self.manifest = manifest
         self.version = version
@@ -263,7 +264,7 @@ def additivity_tolerance(facts: GraphFacts) -> float:
 @dataclass(frozen=True, slots=True)
 class _Opened:
     facts: GraphFacts
-    scorer: Scorer
+    scorer: Scorer | TreeScorer
     chosen: Chosen
 
 
@@ -299,7 +300,8 @@ def _open(
     path_dependent: bool = False,
     tables: TreeTables | None = None,
 ) -> _Opened:
-    """1. admit the file, 2. try it out apart unless its parts are known, 3. read the trees, 4. load it."""
+    """1. admit the file, 2. try it out apart unless its parts are known, 3. read the trees, 4. load it, and see whether
+    our own loop may score it."""
     graph = read_graph(content)
     facts = facts_of(graph)
     if facts.width != feature_count:
@@ -317,7 +319,7 @@ def _open(
         path_dependent=path_dependent,
         tables=tables,
     )
-    return _Opened(facts, loaded(), chosen)
+    return _Opened(facts, fastest_scorer(graph, facts, loaded(), background), chosen)
 
 
 def _check_thresholds(thresholds: Thresholds, facts: GraphFacts) -> None:

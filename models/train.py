@@ -23,11 +23,11 @@ from models.errors import TrainingError
 from models.export import export_trees, verify_export
 from models.manifest import Feature, Metrics, ModelCard, ReasonText, Service, Thresholds, TrainingData
 from models.metrics import measure, threshold_for_capacity, threshold_for_precision
-from models.scorer import Scorer
 from models.settings import TrainSettings
 from models.store import ModelStore
 from models.trainers import Fitted, load_trainer
 from models.training_set import Spans, TrainingSet, split_by_time
+from models.tree_scorer import serving_scorer
 
 __all__ = ["TrainSettings", "TrainedModel", "code_fingerprint", "publish_trained", "train"]
 
@@ -87,7 +87,7 @@ def train(
     calibration = fit_calibration(settings.calibration, fitted.margin(matrix[spans.tune]), labels[spans.tune])
     onnx = export_trees(fitted.trees(), calibration)
     gap = _verify(fitted, calibration, onnx, matrix, seed=settings.seed)
-    scores = Scorer(onnx).score(matrix)
+    scores = serving_scorer(onnx, matrix).score(matrix)  # thresholds are scores of rows, to the last bit
     thresholds = _thresholds(training_set, spans, scores.score, settings)
     metrics = measure(labels[spans.test], scores.score[spans.test], thresholds)
     background = _spread(matrix[spans.fit], scores.margin[spans.fit], settings.background_rows)

@@ -88,11 +88,19 @@ def trees_of(model: onnx.ModelProto) -> Trees | None:
     wiring = Wiring(model.graph)
     chosen = _before_choice(wiring, MARGIN)
     node = wiring.maker(chosen.tensor)
-    if node is None or node.domain != ML_DOMAIN or node.op_type not in TREE_OPERATORS:
-        return None
-    if not _adds_up(node) or (chosen.column == 0 and _scores_one_class(node)):
+    if node is None or not is_sum_of_trees(node) or (chosen.column == 0 and _scores_one_class(node)):
         return None
     return Trees(node, str(node.input[0]), chosen.factor, chosen.offset)
+
+
+def is_sum_of_trees(node: onnx.NodeProto) -> bool:
+    """Whether an operator is one of trees that answers with their sum or mean as it is."""
+    if node.domain != ML_DOMAIN or node.op_type not in TREE_OPERATORS:
+        return False
+    if node.op_type == "TreeEnsemble":
+        return attribute(node, "post_transform", 0) == 0 and attribute(node, "aggregate_function", 1) in (0, 1)
+    aggregate = attribute(node, "aggregate_function", "SUM")
+    return attribute(node, "post_transform", "NONE") == "NONE" and aggregate in ("SUM", "AVERAGE")
 
 
 def linear_of(model: onnx.ModelProto) -> Linear | None:
@@ -171,14 +179,6 @@ def _step_before(wiring: Wiring, node: onnx.NodeProto, choice: _Choice) -> _Choi
         return None
     offset = choice.offset + choice.factor * float(split[1].reshape(-1)[0])
     return replace(choice, tensor=split[0], factor=-choice.factor, offset=offset)
-
-
-def _adds_up(node: onnx.NodeProto) -> bool:
-    """Whether an operator of trees answers with their sum or mean as it is."""
-    if node.op_type == "TreeEnsemble":
-        return attribute(node, "post_transform", 0) == 0 and attribute(node, "aggregate_function", 1) in (0, 1)
-    aggregate = attribute(node, "aggregate_function", "SUM")
-    return attribute(node, "post_transform", "NONE") == "NONE" and aggregate in ("SUM", "AVERAGE")
 
 
 def _scores_one_class(node: onnx.NodeProto) -> bool:

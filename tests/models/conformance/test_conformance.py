@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from models.admission import read_graph
 from models.conformance import Expected, check_model
-from models.explain import explainer_of
+from models.explain import TREES, explainer_of
+from models.graph import RAW_MARGIN
 from models.scorer import Scorer
+from models.tree_scorer import TreeScorer, fastest_scorer
 from tests.models.conformance.zoo import CASES
 
 
@@ -21,5 +24,10 @@ def test_a_model_holds_everything_that_serving_needs(name: str) -> None:
     assert report.onnx is not None
     scorer = Scorer(report.onnx)
     usable = case.rows[:4]
-    chosen = explainer_of(read_graph(report.onnx), usable, "four rows", scorer.margin)
+    graph = read_graph(report.onnx)
+    chosen = explainer_of(graph, usable, "four rows", scorer.margin)
     assert (chosen.method, chosen.preparation) == (case.method, case.preparation)
+    serving = fastest_scorer(graph, report.facts, scorer, case.rows)
+    is_plain_trees = case.method == TREES and not case.preparation and case.output_space != RAW_MARGIN
+    assert isinstance(serving, TreeScorer) == is_plain_trees
+    np.testing.assert_array_equal(serving.score(case.rows).margin, scorer.score(case.rows).margin)

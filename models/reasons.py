@@ -94,11 +94,12 @@ class ReasonIndex:
     def _reasons(
         self, groups: list[int], sums: list[float], places: list[list[int]], rests: list[float]
     ) -> tuple[Reason, ...]:
-        return tuple(
-            Reason(self._meanings[group], total, tuple(p for p in named if p != _NONE), rest, self._members[group])
-            for group, total, named, rest in zip(groups, sums, places, rests, strict=True)
-            if group != _NONE
-        )
+        found = []
+        for group, total, named, rest in zip(groups, sums, places, rests, strict=True):
+            if group != _NONE:
+                shown = tuple(named[: len(named) - named.count(_NONE)])  # −1 stands behind all others
+                found.append(Reason(self._meanings[group], total, shown, rest, self._members[group]))
+        return tuple(found)
 
 
 @compiled

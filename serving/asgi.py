@@ -213,7 +213,7 @@ class ScoringApp:
 
     async def _take_events(self, intake: EventIntake, scope: Scope, receive: Receive) -> Response:
         require_json(scope)
-        body = await read_body(receive, self._body_bytes_max)
+        body = await read_body(scope, receive, self._body_bytes_max)
         try:
             answer = await intake.take(body, self._clock.now_ms())
         except (EventRejectedError, EventsUnconfirmedError) as error:
@@ -224,7 +224,7 @@ class ScoringApp:
 
     async def _get_online_features(self, feast: FeastApi, scope: Scope, receive: Receive) -> Response:
         require_json(scope)
-        body = await read_body(receive, self._body_bytes_max)
+        body = await read_body(scope, receive, self._body_bytes_max)
         answer = await feast.get_online_features(body, self._clock.now_ms())
         return Response(200, self._encoder.encode(answer), headers=_NO_STORE)
 

@@ -24,7 +24,7 @@ from http import HTTPStatus
 from starlette.types import Message, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.http import Response, raw_headers
+from serving.http import WHOLE_BODY, Response, raw_headers
 
 Fields = Sequence[tuple[bytes, bytes]]
 Refuses = Callable[[str], Response | None]
@@ -84,7 +84,7 @@ class Lane(asyncio.Protocol):
             self._write(self._told(refusal.status, raw_headers(refusal), refusal.body))
             return
         self._cycle.response_complete = False  # who shuts down leaves us the time to answer
-        self._asked = _Exchange(self, self._scope(path, fields), body)
+        self._asked = _Exchange(self, self._scope(path, fields, body), body)
         task = self._protocol.loop.create_task(self._run(self._asked))
         self._protocol.tasks.add(task)
         task.add_done_callback(self._protocol.tasks.discard)
@@ -149,7 +149,7 @@ class Lane(asyncio.Protocol):
         )
         return (path, fields, body) if is_plain and lengths == [b"%d" % len(body)] else None
 
-    def _scope(self, path: str, fields: Fields) -> Scope:
+    def _scope(self, path: str, fields: Fields, body: bytes) -> Scope:
         protocol = self._protocol
         whole_path = protocol.root_path + path
         return {
@@ -166,6 +166,7 @@ class Lane(asyncio.Protocol):
             "query_string": b"",
             "headers": fields,
             "state": protocol.app_state.copy(),
+            WHOLE_BODY: body,
         }
 
     async def _run(self, exchange: _Exchange) -> None:

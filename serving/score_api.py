@@ -114,7 +114,7 @@ class ScoreApi:
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         require_json(scope)
-        return await read_body(receive, self._body_bytes_max)
+        return await read_body(scope, receive, self._body_bytes_max)
 
     def _left_s(self, until_ns: int | None, more_s: float = 0.0) -> float | None:
         return None if until_ns is None else max(0.0, self._clock.left_s(until_ns) + more_s)

@@ -98,7 +98,7 @@ class OpenInference:
     async def _infer(self, scope: Scope, receive: Receive) -> Response:
         self._service.require_capacity()
         require_uncompressed(scope)
-        body = await read_body(receive, self._body_bytes_max)
+        body = await read_body(scope, receive, self._body_bytes_max)
         since_ns = self._clock.monotonic_ns()
         served = self._served(scope)
         request, binary = decode_body(body, header(scope, HEADER_LENGTH.encode()))

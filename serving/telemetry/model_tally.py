@@ -1,8 +1,11 @@
-"""What one version of a model has read and answered. This is what every answer pays for: keep it to additions."""
+"""What one version of a model has read and answered.
+
+Decisions are only put aside; they are counted together, some dozen at once or when somebody looks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,7 @@ SCORE_BOUNDS = (
 )  # fmt: skip
 """Of scores from 0 to 1, finer at both ends: most actors are honest, and thresholds are high."""
 ROUND_BOUNDS = (1, 2, 4, 8, 16, 32)
+ASIDE_MAX = 64
 
 _NOT_THE_MODELS = frozenset({"features_partial", "features_defaulted", "fallback_model", "fallback_score"})
 """Scores that say nothing of how a model does with features that were read."""
@@ -75,7 +79,8 @@ class ModelTally:
         self.reference = reference
         self.reads = FeatureReads(refs)
         self.rounds = Buckets(ROUND_BOUNDS)
-        self.modes: dict[Mode, AnswerTally] = {}
+        self._modes: dict[Mode, AnswerTally] = {}
+        self._aside: list[Decision] = []
         self._score_bounds = score_bounds
 
     def read(self, matrix: FeatureMatrix, columns: NDArray[np.int64]) -> None:
@@ -84,8 +89,21 @@ class ModelTally:
         self.reads.add(matrix, columns)
 
     def decided(self, decision: Decision) -> None:
-        """Count one decision of this version."""
-        mode = self.modes.get(decision.mode)
-        if mode is None:
-            mode = self.modes[decision.mode] = AnswerTally(self._score_bounds, self.reference)
-        mode.add(decision)
+        """Count one decision of this version. It must not change from now on."""
+        self._aside.append(decision)
+        if len(self._aside) >= ASIDE_MAX:
+            self._count()
+
+    @property
+    def modes(self) -> Mapping[Mode, AnswerTally]:
+        """Its answers in each mode that there were any in."""
+        self._count()
+        return self._modes
+
+    def _count(self) -> None:
+        aside, self._aside = self._aside, []
+        for decision in aside:
+            mode = self._modes.get(decision.mode)
+            if mode is None:
+                mode = self._modes[decision.mode] = AnswerTally(self._score_bounds, self.reference)
+            mode.add(decision)

@@ -180,7 +180,7 @@ def test_a_body_that_does_not_come_is_a_408() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(BodyTooSlowError) as failed:
-        asyncio.run(read_body(never, BODY_BYTES_MAX, timeout_s=0.01))
+        asyncio.run(read_body({}, never, BODY_BYTES_MAX, timeout_s=0.01))
     assert problem_of(failed.value).status == 408
 
 

@@ -84,10 +84,20 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Door:
     return door
 
 
-async def through_the_edge(world: World, replica: RayReplica, path: str, body: dict[str, Any]) -> Answer:
-    """One request to an application that is served in this event loop, behind what stands before Ray's handling."""
-    at_edge = replace(world, app=edged(replica.handle))
-    return await at_edge.call("POST", path, json.dumps(body).encode(), {"content-type": "application/json"})
+def at_edge(world: World, replica: RayReplica) -> World:
+    """An application that is served in this event loop, behind what stands before Ray's handling."""
+    return replace(world, app=edged(replica.handle))
+
+
+async def ask(world: World, path: str, body: dict[str, Any]) -> Answer:
+    return await world.call("POST", path, json.dumps(body).encode(), {"content-type": "application/json"})
+
+
+async def told(replica: RayReplica, count: int) -> None:
+    """Return when Ray has been told of so many answers, each by two calls."""
+    async with asyncio.timeout(10):
+        while len(replica.told) < 2 * count:
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/explain"])
@@ -101,7 +111,10 @@ def test_a_short_request_is_answered_before_ray_which_counts_it(world: World, op
 
     async def scene() -> list[Answer]:
         opened.open(world.app.answer, asyncio.get_running_loop())
-        return [await through_the_edge(world, replica, path, body) for body in (SCORING, {"model": SERVICE})]
+        edge = at_edge(world, replica)
+        answers = [await ask(edge, path, body) for body in (SCORING, {"model": SERVICE})]
+        await told(replica, 2)
+        return answers
 
     answered, wrong = asyncio.run(scene())
     assert (answered.status, wrong.status) == (200, 422)
@@ -113,15 +126,32 @@ def test_a_short_request_is_answered_before_ray_which_counts_it(world: World, op
     assert (bad["status_code"], bad["is_error"], bad["app_name"]) == ("422", True, "actor-risk")
 
 
+def test_ray_is_told_of_each_of_many_answers_once(world: World, opened: Door) -> None:
+    replica, count = RayReplica(), 150
+
+    async def scene() -> None:
+        opened.open(world.app.answer, asyncio.get_running_loop())
+        edge = at_edge(world, replica)
+        for _ in range(count):
+            await ask(edge, "/v1/score", SCORING)
+        await told(replica, count)
+
+    asyncio.run(scene())
+    assert len(replica.told) == 2 * count
+    assert {one["status_code"] for one in replica.told[1::2]} == {"200"}
+    assert all(one["latency_ms"] > 0 for one in replica.told)
+
+
 def test_all_else_is_handled_by_ray(world: World, opened: Door) -> None:
     replica, elsewhere = RayReplica(), asyncio.new_event_loop()
 
     async def scene() -> None:
-        await through_the_edge(world, replica, "/v1/score", SCORING)  # before there is an application
+        edge = at_edge(world, replica)
+        await ask(edge, "/v1/score", SCORING)  # before there is an application
         opened.open(world.app.answer, elsewhere)  # Ray may run it in a thread of its own
-        await through_the_edge(world, replica, "/v1/score", SCORING)
+        await ask(edge, "/v1/score", SCORING)
         opened.open(world.app.answer, asyncio.get_running_loop())
-        await through_the_edge(world, replica, "/v1/score:batch", SCORING)
+        await ask(edge, "/v1/score:batch", SCORING)
         await edged(replica.handle)({"type": "websocket", "path": "/v1/score", "headers": []}, None, None)
 
     asyncio.run(scene())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -79,9 +80,19 @@ def fast_environment(scratch: Path) -> dict[str, str]:
         # HAProxy sends a line for each request to a syslog that hardly any machine has: a fifth of what it takes, and
         # as much again of the kernel, which says each time that nobody listens.
         "RAY_SERVE_HAPROXY_LOG_TARGET": os.environ.get("RAY_SERVE_HAPROXY_LOG_TARGET", NO_ACCESS_LOG),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_haproxy_in(scratch)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
     }
+
+
+def _haproxy_in(scratch: Path) -> Path:
+    """`serving.haproxy` as a program: it may not be installed, and Ray takes a path without arguments."""
+    program = scratch / "actor-risk-haproxy"
+    module = Path(__file__).parents[1] / "serving" / "haproxy.py"  # by its file: who starts it may have no PYTHONPATH
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P {shlex.quote(str(module))} "$@"\n')
+    program.chmod(0o700)
+    return program
 
 
 def child_environment(home: Home, scratch: Path) -> dict[str, str]:

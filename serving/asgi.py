@@ -142,6 +142,7 @@ class ScoringApp:
         problem = problem_of(error)
         door.refusal = Response(problem.status, self._encoder.encode(problem), PROBLEM_JSON, headers_of(error))
         door.sheds = self._sheds
+        door.capacity = lambda: self._service.capacity
 
     def _sheds(self) -> bool:
         is_shed = self._service.sheds()

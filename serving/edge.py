@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.clock import NS_PER_MS
+from serving.haproxy import CAPACITY
 from serving.http import Response, respond
 from serving.lane import lay_lane
 from serving.ray_counts import RayCounts, ray_counts_of
@@ -23,19 +24,21 @@ SHORT = frozenset({SCORE, "/v1/explain"})
 """Answered within milliseconds, and by their own deadline."""
 
 _ERROR = 500
+_CAPACITY = CAPACITY.encode()
 
 Answering = Callable[[Scope, Receive, Send], Awaitable[int]]
 """An ASGI application for HTTP that returns the status that it answered with."""
 
 
 class Door:
-    """How this process answers at the edge, whether it takes another score, and what it says if not.
+    """How this process answers at the edge, whether it takes another score, how many at once, and what it says if not.
 
     Ray builds what stands around an application apart from it, by the name of a module: that is where the two meet.
     """
 
     def __init__(self) -> None:
         self.sheds: Callable[[], bool] = lambda: False
+        self.capacity: Callable[[], int | None] = lambda: None
         self.refusal = Response(429)
         self._answer: Answering | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -76,7 +79,7 @@ class Edge:
                 return
             answer = DOOR.answer_in(asyncio.get_running_loop())
             if answer is not None and self._counts is not None:
-                lay_lane(send, SHORT, _refusal)
+                lay_lane(send, SHORT, _refusal, _capacity)
                 await _answer_counted(answer, self._counts, scope, receive, send)
                 return
         await self._app(_for_ray(scope) if "headers" in scope else scope, receive, send)
@@ -89,6 +92,12 @@ def _refusal(path: str) -> Response | None:
     then.
     """
     return DOOR.refusal if path == SCORE and DOOR.sheds() else None
+
+
+def _capacity() -> tuple[tuple[bytes, bytes], ...]:
+    """What HAProxy is told with each answer, and keeps to itself."""
+    capacity = DOOR.capacity()
+    return () if capacity is None else ((_CAPACITY, b"%d" % capacity),)
 
 
 async def _answer_counted(answer: Answering, counts: RayCounts, scope: Scope, receive: Receive, send: Send) -> None:

@@ -29,6 +29,8 @@ from serving.http import WHOLE_BODY, Response, raw_headers
 Fields = Sequence[tuple[bytes, bytes]]
 Refuses = Callable[[str], Response | None]
 """Path → the answer to a request that is refused at once, whatever it says; None for one to be answered."""
+Adds = Callable[[], Fields]
+"""Header fields that go with each answer, for who stands in front."""
 
 _HEAD_BYTES_MAX = 8 * 1024
 _HEAD_END = b"\r\n\r\n"
@@ -41,7 +43,7 @@ _FAILED = Response(500, b"Internal Server Error", "text/plain; charset=utf-8")
 _LOG = logging.getLogger(__name__)
 
 
-def lay_lane(send: Send, paths: frozenset[str], refuses: Refuses) -> None:
+def lay_lane(send: Send, paths: frozenset[str], refuses: Refuses, adds: Adds = tuple) -> None:
     """Take the next requests for `paths` on the connection of `send`, if uvicorn has it and it is plain."""
     cycle = getattr(send, "__self__", None)
     if not isinstance(cycle, RequestResponseCycle):
@@ -49,19 +51,25 @@ def lay_lane(send: Send, paths: frozenset[str], refuses: Refuses) -> None:
     protocol = cycle.transport.get_protocol()
     is_known = type(protocol) is HttpToolsProtocol and protocol.cycle is cycle
     if is_known and protocol.scheme == "http" and protocol.limit_concurrency is None:
-        cycle.transport.set_protocol(Lane(protocol, cycle, paths, refuses))
+        cycle.transport.set_protocol(Lane(protocol, cycle, paths, refuses, adds))
 
 
 class Lane(asyncio.Protocol):
     """Between one connection and uvicorn's protocol, whose last request was `cycle`."""
 
     def __init__(
-        self, protocol: HttpToolsProtocol, cycle: RequestResponseCycle, paths: frozenset[str], refuses: Refuses
+        self,
+        protocol: HttpToolsProtocol,
+        cycle: RequestResponseCycle,
+        paths: frozenset[str],
+        refuses: Refuses,
+        adds: Adds,
     ) -> None:
         self._protocol = protocol
         self._cycle = cycle
         self._transport = cycle.transport
         self._refuses = refuses
+        self._adds = adds
         self._paths = {f"POST {path} HTTP/1.1".encode(): path for path in paths}
         self._asked: _Exchange | None = None
         self._held = b""
@@ -181,7 +189,7 @@ class Lane(asyncio.Protocol):
                 self.answer(exchange, _FAILED.status, raw_headers(_FAILED), _FAILED.body)
 
     def _told(self, status: int, fields: Fields, body: bytes) -> bytes:
-        said = [*self._protocol.server_state.default_headers, *fields]
+        said = [*self._protocol.server_state.default_headers, *fields, *self._adds()]
         if not self._cycle.keep_alive:
             said.append((_CONNECTION, b"close"))
         head = b"".join([b"%b: %b\r\n" % field for field in said])

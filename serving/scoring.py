@@ -318,6 +318,11 @@ class ScoringService:
             self._refused += 1
             raise TooManyRequestsError(BEYOND_CAPACITY)
 
+    @property
+    def capacity(self) -> int:
+        """How many scores are taken at once, now."""
+        return self._capacity.bound
+
     def sheds(self) -> bool:
         """Whether a request is to be refused before anything is done for it; such a one is counted."""
         is_full = self._capacity.is_full()

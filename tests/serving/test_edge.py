@@ -164,6 +164,7 @@ def test_a_score_beyond_capacity_is_refused_before_ray_serve_and_said_as_anywher
     world, door = loaded_world(published), Door()
     world.app.stand_at(door)
     assert not door.sheds()
+    assert door.capacity() == UNDER_WAY_MAX
     release = asyncio.Event()
 
     async def held() -> None:

@@ -32,6 +32,7 @@ class App:
     def __init__(self, *, has_lanes: bool = True) -> None:
         self.has_lanes = has_lanes
         self.refuses = False
+        self.adds: tuple[tuple[bytes, bytes], ...] = ()
         self.writes: list[bytes] = []
         self.under_way = threading.Event()
         self.released = threading.Event()
@@ -44,7 +45,7 @@ class App:
         if self.has_lanes and scope["path"] in PATHS:
             if hasattr(send.__self__, "transport"):
                 send.__self__.transport = Watched(send.__self__.transport, self.writes)
-            lay_lane(send, PATHS, lambda _: REFUSAL if self.refuses else None)
+            lay_lane(send, PATHS, lambda _: REFUSAL if self.refuses else None, lambda: self.adds)
         body = b""
         while True:
             message = await receive()
@@ -269,6 +270,19 @@ def test_who_is_refused_is_told_at_once_and_may_ask_again() -> None:
     assert all(head.startswith(b"HTTP/1.1 429 ") and b"retry-after: 1" in head for head, _ in refused)
     assert head.startswith(b"HTTP/1.1 200 ")
     assert json.loads(body)["body"] == "again"
+
+
+def test_who_stands_in_front_is_told_with_each_answer_what_it_is_to_know() -> None:
+    app = App()
+    with listening(app) as url, closing(Caller(url)) as caller:
+        caller.asked(request())
+        heads = []
+        for capacity in (b"7", b"9"):
+            app.adds = ((b"x-capacity", capacity),)
+            heads.append(caller.asked(request())[0])
+        app.refuses = True
+        heads.append(caller.asked(request())[0])
+    assert [re.findall(rb"x-capacity: (\d+)", head) for head in heads] == [[b"7"], [b"9"], [b"9"]]
 
 
 @pytest.mark.parametrize("body", [b"fail", b"break lines", b"say nothing"])

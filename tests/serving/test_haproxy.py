@@ -1,0 +1,187 @@
+"""Scores beyond capacity are refused by HAProxy itself, as Ray starts it, in front of replicas that we hold still."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import serving.haproxy
+from actor_risk.local import free_port
+from serving.edge import Door
+from serving.haproxy import REFUSAL, SPARE, with_admission
+from tests.serving.fakes import build_world
+
+DEADLINE_S = 20.0
+CAPACITY = 2
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a HAProxy for Linux")
+
+
+class Replica:
+    """Answers each request when `go` is set, as a replica that takes CAPACITY scores at once."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.go.set()
+        self.reached = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await asked(reader):
+            self.reached += 1
+            await self.go.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nx-capacity: %d\r\ncontent-length: 2\r\n\r\n{}" % CAPACITY)
+        writer.close()
+
+
+async def asked(reader: asyncio.StreamReader) -> bool:
+    """Read one request; whether there was one."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return False
+    return True
+
+
+def ray_config(port: int, replica_ports: list[int], *more: str) -> str:
+    """What of Ray's configuration matters here, in its form."""
+    servers = [f"    server SERVE_REPLICA_{i} 127.0.0.1:{p}" for i, p in enumerate(replica_ports)]
+    lines = [
+        *("global", "    maxconn 4096", "    nbthread 1", "defaults", "    mode http", "    timeout connect 5s"),
+        *("    timeout client 60s", "    timeout server 60s", "    balance leastconn", "frontend http_frontend"),
+        *(f"    bind 127.0.0.1:{port}", "    use_backend http-actor-risk", "backend http-actor-risk", *more),
+        *("    log global", "    http-reuse always", *servers),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@asynccontextmanager
+async def haproxy(folder: Path, port: int, config: str) -> AsyncIterator[Path]:
+    """HAProxy by way of our program, as Ray calls it; the configuration's path."""
+    path = folder / "haproxy.cfg"
+    path.write_text(config)
+    program = [sys.executable, "-P", serving.haproxy.__file__, "-db", "-f", str(path)]
+    environment = {**os.environ, "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / "ourselves")}
+    with (folder / "stderr").open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(*program, env=environment, stdout=errors, stderr=errors)
+    try:
+        await until_open(port)
+        yield path
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def until_open(port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
+
+
+async def post(port: int, path: str = "/v1/score") -> bytes:
+    """One request on a connection of its own; the whole answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}" % path.encode())
+    answer = await reader.read()
+    writer.close()
+    return answer.lower()
+
+
+async def until_reached(replicas: list[Replica], count: int) -> None:
+    while sum(replica.reached for replica in replicas) < count:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_scores_beyond_what_all_replicas_take_are_refused_before_them(tmp_path: Path, count: int) -> None:
+    async def scene() -> None:
+        replicas, port = [Replica() for _ in range(count)], free_port()
+        servers = [await asyncio.start_server(replica.serve, "127.0.0.1", 0) for replica in replicas]
+        ports = [server.sockets[0].getsockname()[1] for server in servers]
+        async with haproxy(tmp_path, port, ray_config(port, ports)):
+            first = await post(port)
+            assert first.startswith(b"http/1.1 200")
+            assert b"x-capacity" not in first
+            for replica in replicas:
+                replica.go.clear()
+            room = (CAPACITY + SPARE) * count
+            held = [asyncio.create_task(post(port)) for _ in range(room)]
+            await until_reached(replicas, 1 + room)
+            refused = await post(port)
+            batches = [asyncio.create_task(post(port, "/v1/score:batch")) for _ in range(3)]
+            await until_reached(replicas, 1 + room + 3)
+            for replica in replicas:
+                replica.go.set()
+            answers = await asyncio.gather(*held, *batches)
+            again = await post(port)
+        assert refused.startswith(b"http/1.1 429")
+        assert b"retry-after: 1\r\n" in refused
+        assert refused.endswith(b"\r\n\r\n" + REFUSAL.lower().encode())
+        assert all(answer.startswith(b"http/1.1 200") for answer in (*answers, again))
+        assert sum(replica.reached for replica in replicas) == 2 + room + 3
+        for server in servers:
+            server.close()
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
+def test_scores_are_refused_by_nobody_before_a_replica_has_said_what_it_takes(tmp_path: Path) -> None:
+    async def scene() -> None:
+        replica, port = Replica(), free_port()
+        server = await asyncio.start_server(replica.serve, "127.0.0.1", 0)
+        replica.go.clear()
+        async with haproxy(tmp_path, port, ray_config(port, [server.sockets[0].getsockname()[1]])):
+            held = [asyncio.create_task(post(port)) for _ in range(3 * (CAPACITY + SPARE))]
+            await until_reached([replica], len(held))
+            replica.go.set()
+            answers = await asyncio.gather(*held)
+        assert all(answer.startswith(b"http/1.1 200") for answer in answers)
+        server.close()
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
+def test_a_configuration_that_does_not_bear_the_rule_stays_as_it_is(tmp_path: Path) -> None:
+    async def scene() -> None:
+        replica, port = Replica(), free_port()
+        server = await asyncio.start_server(replica.serve, "127.0.0.1", 0)
+        port_of_replica = server.sockets[0].getsockname()[1]
+        config = ray_config(port, [port_of_replica], "    stick-table type ip size 10 store conn_cur")
+        async with haproxy(tmp_path, port, config) as path:
+            answer = await post(port)
+            assert path.read_text() == config
+        assert answer.startswith(b"http/1.1 200")
+        server.close()
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+    assert "scores are refused by replicas alone" in (tmp_path / "stderr").read_text()
+
+
+def test_each_application_has_a_capacity_of_its_own_and_nothing_else_has_one() -> None:
+    config = "backend default_backend\nbackend http-a\nbackend http-a-via-ingress-request-router\nbackend http-b\n"
+    changed = with_admission(config)
+    assert [line for line in changed.splitlines() if "res.hdr(x-capacity) if" in line] == [
+        f"    http-response set-var(proc.capacity{n}) res.hdr(x-capacity) if {{ res.hdr(x-capacity) -m found }}"
+        for n in (0, 1)
+    ]
+    assert changed.index("backend http-a\n    stick-table") < changed.index("backend http-b\n    stick-table")
+    assert with_admission("backend default_backend\n") == "backend default_backend\n"
+
+
+def test_haproxy_refuses_in_the_words_of_a_replica(tmp_path: Path) -> None:
+    door = Door()
+    build_world(tmp_path).app.stand_at(door)
+    assert door.refusal.body.decode() == REFUSAL
+    assert (door.refusal.content_type, door.refusal.headers) == ("application/problem+json", (("retry-after", "1"),))

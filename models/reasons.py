@@ -97,8 +97,8 @@ class ReasonIndex:
         found = []
         for group, total, named, rest in zip(groups, sums, places, rests, strict=True):
             if group != _NONE:
-                shown = tuple(named[: len(named) - named.count(_NONE)])  # −1 stands behind all others
-                found.append(Reason(self._meanings[group], total, shown, rest, self._members[group]))
+                shown = [place for place in named if place != _NONE] if _NONE in named else named
+                found.append(Reason(self._meanings[group], total, tuple(shown), rest, self._members[group]))
         return tuple(found)
 
 

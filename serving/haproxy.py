@@ -5,8 +5,9 @@ Ray writes HAProxy's configuration and has no place for rules, but it starts any
 written, and becomes HAProxy.
 
 A replica says with each answer to a score how many it takes at once (`x-capacity`, see `capacity.py`), which HAProxy
-keeps to itself. Scores under way beyond what all replicas take, and SPARE for each, are refused here. What else there
-is (batches, explanations, events) is not counted, and is refused by nobody but a replica.
+keeps to itself. Scores under way beyond what all replicas take, and SPARE for each, are refused here. Only those count
+whose body is there: who sends a head and no more must not take the place of others. What else there is (batches,
+explanations, long or chunked bodies) is not counted, and is refused by nobody but a replica.
 """
 
 from __future__ import annotations
@@ -26,27 +27,57 @@ REFUSAL = (
 )
 """As a replica says it; a test holds the two together. To build it here would take as long as to start HAProxy."""
 _CHECK_S = 10.0
-_BACKEND = re.compile(r"^backend http-(?!.*-via-ingress-request-router$).*$", re.MULTILINE)
+_BACKEND = re.compile(r"backend (http-(?!\S*-via-ingress-request-router$)\S+)$", re.MULTILINE)
+_REPLICA = re.compile(r"^\s+server (\S+) (?!.*\bbackup\b)", re.MULTILINE)
 
 
 def with_admission(config: str) -> str:
     """Ray's configuration with the rule in the backend of each application; the same if there is none."""
-    number = iter(range(config.count("\n") + 1))
-    return _BACKEND.sub(lambda line: f"{line.group()}\n{_rules(f'proc.capacity{next(number)}')}", config)
+    sections = re.split(r"^(?=\S)", config, flags=re.MULTILINE)
+    return "".join(_with_rules(section, number) for number, section in enumerate(sections))
 
 
-def _rules(capacity: str) -> str:
-    """`capacity`: the variable of HAProxy's process that has what a replica of this backend said last."""
+def _with_rules(section: str, number: int) -> str:
+    """A section of the configuration; of an application's backend with the rule behind its first line."""
+    backend = _BACKEND.match(section)
+    if backend is None:
+        return section
+    replicas = [f"{backend[1]}/{name}" for name in _REPLICA.findall(section)]
+    return f"{backend[0]}\n{_rules(f'proc.capacity{number}', replicas)}\n{section[backend.end() + 1 :]}"
+
+
+def _rules(capacity: str, replicas: list[str]) -> str:
+    """`capacity`: the variable of HAProxy's process that has what a replica of this backend said last.
+
+    A score is refused when there are too many, unless one of the replicas has room: those that count may hang on
+    another one, which has stopped.
+    """
     refusal = REFUSAL.replace('"', '\\"')
-    return f"""    stick-table type integer size 10 store conn_cur
-    acl is_score path_end /v1/score
-    http-request track-sc0 int(1) if is_score METH_POST
-    http-request set-var(txn.replicas) nbsrv if is_score
-    http-request set-var(txn.room) var({capacity}),add({SPARE}),mul(txn.replicas) if is_score
-    http-request return status 429 content-type application/problem+json hdr retry-after 1 string "{refusal}" \
-if is_score METH_POST {{ var({capacity}) -m found }} {{ sc0_conn_cur,sub(txn.room) gt 0 }}
-    http-response set-var({capacity}) res.hdr({CAPACITY}) if {{ res.hdr({CAPACITY}) -m found }}
-    http-response del-header {CAPACITY}"""
+    has_room = [
+        f"    http-request set-var(txn.has_room) bool(1) "
+        f"if {{ var(txn.many) -m bool }} {{ srv_is_up({name}) }} {{ srv_conn({name}),sub(txn.each) lt 0 }}"
+        for name in replicas
+    ]
+    return "\n".join(
+        [
+            "    stick-table type integer size 10 store conn_cur",
+            "    acl is_score path_end /v1/score",
+            "    acl has_length req.hdr(content-length) -m found",
+            "    http-request wait-for-body time 1s if is_score METH_POST has_length",
+            "    http-request set-var(txn.length) req.body_size if is_score",
+            "    http-request track-sc0 int(1) if is_score METH_POST has_length { req.body_len,sub(txn.length) ge 0 }",
+            "    http-request set-var(txn.replicas) nbsrv if is_score",
+            f"    http-request set-var(txn.each) var({capacity}),add({SPARE}) if is_score",
+            "    http-request set-var(txn.room) var(txn.each),mul(txn.replicas) if is_score",
+            "    http-request set-var(txn.many) bool(1) "
+            f"if {{ var({capacity}) -m found }} {{ nbsrv gt 0 }} {{ sc0_conn_cur,sub(txn.room) gt 0 }}",
+            *has_room,
+            "    http-request return status 429 content-type application/problem+json hdr retry-after 1 "
+            f'string "{refusal}" if {{ var(txn.many) -m bool }} !{{ var(txn.has_room) -m bool }}',
+            f"    http-response set-var({capacity}) res.hdr({CAPACITY}) if {{ res.hdr({CAPACITY}) -m found }}",
+            f"    http-response del-header {CAPACITY}",
+        ]
+    )
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -137,6 +138,87 @@ def test_scores_beyond_what_all_replicas_take_are_refused_before_them(tmp_path: 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 
 
+def test_scores_that_hang_on_a_replica_that_has_stopped_take_no_place_of_another(tmp_path: Path) -> None:
+    async def scene() -> None:
+        replicas, port = [Replica(), Replica()], free_port()
+        servers = [await asyncio.start_server(replica.serve, "127.0.0.1", 0) for replica in replicas]
+        ports = [server.sockets[0].getsockname()[1] for server in servers]
+        watched = ray_config(port, ports).replace("balance", "default-server check inter 50ms\n    balance")
+        async with haproxy(tmp_path, port, watched):
+            await post(port)
+            for replica in replicas:
+                replica.go.clear()
+            room = (CAPACITY + SPARE) * 2
+            held = [asyncio.create_task(post(port)) for _ in range(room)]
+            await until_reached(replicas, 1 + room)
+            servers[0].close()
+            while "/SERVE_REPLICA_0 is DOWN" not in (tmp_path / "stderr").read_text():
+                await asyncio.sleep(0.02)
+            replicas[1].go.set()
+            while sum(task.done() for task in held) < room // 2:
+                await asyncio.sleep(0.01)
+            for _ in range(10):
+                assert (await post(port)).startswith(b"http/1.1 200")
+            replicas[0].go.set()
+            await asyncio.gather(*held)
+        servers[1].close()
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
+HEAD = b"POST /v1/score HTTP/1.1\r\nhost: x\r\n"
+STALLED = {
+    "no end of the head": HEAD,
+    "no body": HEAD + b"content-length: 2\r\n\r\n",
+    "half a body": HEAD + b"content-length: 2\r\n\r\n{",
+    "a long body of which a buffer is full": HEAD + b"content-length: 100000\r\n\r\n" + b" " * 60_000,
+    "half a chunk": HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{",
+}
+
+
+@pytest.mark.parametrize("kind", STALLED)
+def test_who_does_not_send_a_whole_request_takes_nobodys_place(tmp_path: Path, kind: str) -> None:
+    async def scene() -> None:
+        replica, port = Replica(), free_port()
+        server = await asyncio.start_server(replica.serve, "127.0.0.1", 0)
+        async with haproxy(tmp_path, port, ray_config(port, [server.sockets[0].getsockname()[1]])):
+            await post(port)
+            stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * (CAPACITY + SPARE))]
+            for _, writer in stalled:
+                writer.write(STALLED[kind])
+                await writer.drain()
+            for _ in range(30):  # past the second that HAProxy waits for a body
+                assert (await post(port)).startswith(b"http/1.1 200")
+                await asyncio.sleep(0.05)
+            for _, writer in stalled:
+                writer.close()
+        server.close()
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
+def test_head_and_body_in_two_packets_reach_a_replica_together(tmp_path: Path) -> None:
+    async def scene() -> None:
+        port, pieces = free_port(), []
+
+        async def remember(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            pieces.append(await reader.read(1 << 16))
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+        server = await asyncio.start_server(remember, "127.0.0.1", 0)
+        async with haproxy(tmp_path, port, ray_config(port, [server.sockets[0].getsockname()[1]])):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(HEAD + b"content-length: 2\r\n\r\n")
+            await asyncio.sleep(0.1)
+            writer.write(b"{}")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            writer.close()
+        assert pieces[0].endswith(b"\r\n\r\n{}")
+        server.close()
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
 def test_scores_are_refused_by_nobody_before_a_replica_has_said_what_it_takes(tmp_path: Path) -> None:
     async def scene() -> None:
         replica, port = Replica(), free_port()
@@ -170,14 +252,13 @@ def test_a_configuration_that_does_not_bear_the_rule_stays_as_it_is(tmp_path: Pa
 
 
 def test_each_application_has_a_capacity_of_its_own_and_nothing_else_has_one() -> None:
-    config = "backend default_backend\nbackend http-a\nbackend http-a-via-ingress-request-router\nbackend http-b\n"
-    changed = with_admission(config)
-    assert [line for line in changed.splitlines() if "res.hdr(x-capacity) if" in line] == [
-        f"    http-response set-var(proc.capacity{n}) res.hdr(x-capacity) if {{ res.hdr(x-capacity) -m found }}"
-        for n in (0, 1)
-    ]
-    assert changed.index("backend http-a\n    stick-table") < changed.index("backend http-b\n    stick-table")
-    assert with_admission("backend default_backend\n") == "backend default_backend\n"
+    others = "backend default_backend\n    mode http\nbackend http-a-via-ingress-request-router\n    server one a:1\n"
+    changed = with_admission("backend http-a\n    server one a:1 check\n" + others + "backend http-b\n    mode http\n")
+    variables = re.findall(r"http-response set-var\((proc\.\w+)\)", changed)
+    assert len(variables) == len(set(variables)) == 2
+    assert changed.startswith("backend http-a\n    stick-table")
+    assert "\n    server one a:1 check\n" + others + "backend http-b\n    stick-table" in changed
+    assert with_admission(others) == others
 
 
 def test_haproxy_refuses_in_the_words_of_a_replica(tmp_path: Path) -> None:

@@ -96,12 +96,15 @@ class ScoreApi:
         self._service.require(batch.model, len(batch.requests))
         until_ns, traceparent = until_ns_of(scope, since_ns), header(scope, b"traceparent")
         answers = [
-            asyncio.ensure_future(self._one_of(batch, question, since_ns, traceparent, until_ns))
+            asyncio.create_task(self._one_of(batch, question, since_ns, traceparent, until_ns))
             for question in batch.requests
         ]
         if NDJSON in (header(scope, b"accept") or ""):
             return Response(200, content_type=NDJSON, headers=NO_STORE, parts=self._lines(answers))
-        found = await asyncio.gather(*answers)
+        try:
+            found = [await answer for answer in answers]
+        finally:
+            _leave(answers)
         return Response(200, self._encoder.encode({"decisions": found}), headers=NO_STORE)
 
     async def decision(self, scope: Scope, _receive: Receive) -> Response:
@@ -155,15 +158,13 @@ class ScoreApi:
             return problem_of(error)
         return decision
 
-    async def _lines(self, answers: Sequence[asyncio.Future[Decision | Problem]]) -> AsyncGenerator[bytes]:
+    async def _lines(self, answers: Sequence[asyncio.Task[Decision | Problem]]) -> AsyncGenerator[bytes]:
         """The answers in order, as many at once as are scored together."""
         try:
             for begin in range(0, len(answers), LINES_AT_ONCE):
-                found = await asyncio.gather(*answers[begin : begin + LINES_AT_ONCE])
-                yield self._encoder.encode_lines(found)
+                yield self._encoder.encode_lines([await answer for answer in answers[begin : begin + LINES_AT_ONCE]])
         finally:
-            for answer in answers:  # who has left does not wait for the rest
-                answer.cancel()
+            _leave(answers)
 
 
 def until_ns_of(scope: Scope, since_ns: int) -> int | None:
@@ -178,3 +179,9 @@ def until_ns_of(scope: Scope, since_ns: int) -> int | None:
     if not 0 < seconds <= TIMEOUT_MAX_S:
         raise InvalidFieldError(f"x-request-timeout-seconds is a number above 0, at most {TIMEOUT_MAX_S:g}")
     return until_ns_after(since_ns, seconds)
+
+
+def _leave(answers: Sequence[asyncio.Task[Decision | Problem]]) -> None:
+    """Who has left does not wait for the rest."""
+    for answer in answers:
+        answer.cancel()

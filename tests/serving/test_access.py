@@ -226,15 +226,20 @@ def test_the_file_is_followed_in_the_background(door: Door, caplog: pytest.LogCa
         while (await door.world.score(SCORING, {"x-api-key": "ark_next"})).status != status:
             await asyncio.sleep(0.005)
 
+    async def until_told(what: str, times: int) -> None:
+        while caplog.text.count(what) < times:  # after they count: they are read in a thread
+            await asyncio.sleep(0.005)
+
     async def scene() -> None:
         following = asyncio.create_task(follow(door.guard, every_s=0.001))
         write_keys(door.keys, entry("ark_next", "score"))
         await until(200)
         door.keys.write_bytes(b"{")
-        while not door.guard.notes():
-            await asyncio.sleep(0.005)
+        await until_told("is refused, the old one counts", 1)
+        assert door.guard.notes()
         write_keys(door.keys)
         await until(401)
+        await until_told("keys have changed", 2)
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -154,6 +156,17 @@ def test_a_single_bit_of_difference_leaves_the_graph_to_onnx_runtime() -> None:
     content = export_trees(stump())
     graph, runtime = read_graph(content), OneBitOff(content)
     assert fastest_scorer(graph, facts_of(graph), runtime, ROWS) is runtime
+
+
+def test_without_rows_to_compare_there_is_no_proof(tmp_path) -> None:
+    """A path-dependent explanation needs no background, so a bundle may have none."""
+    unproven = replace(
+        draft(), onnx=export_trees(grown(1, feature_count=2, trees=3)), path_dependent=True, background=np.empty((0, 2))
+    )
+    store = ModelStore(tmp_path)
+    bundle = store.load("ad_click_risk", store.publish(unproven))
+    assert_same(bundle.score(ROWS), Scorer(unproven.onnx).score(ROWS))
+    assert isinstance(serving_scorer(unproven.onnx, unproven.background), Scorer)
 
 
 def test_no_rows_have_no_scores() -> None:

@@ -92,7 +92,7 @@ class Lane(asyncio.Protocol):
             self._write(self._told(refusal.status, raw_headers(refusal), refusal.body))
             return
         self._cycle.response_complete = False  # who shuts down leaves us the time to answer
-        self._asked = _Exchange(self, self._scope(path, fields, body), body)
+        self._asked = _Exchange(self, self._scope(path, fields, body))
         task = self._protocol.loop.create_task(self._run(self._asked))
         self._protocol.tasks.add(task)
         task.add_done_callback(self._protocol.tasks.discard)
@@ -212,11 +212,11 @@ class Lane(asyncio.Protocol):
 class _Exchange:
     """One request and its answer, as ASGI has them."""
 
-    def __init__(self, lane: Lane, scope: Scope, body: bytes) -> None:
+    def __init__(self, lane: Lane, scope: Scope) -> None:
         self.scope = scope
         self.is_over = asyncio.Event()
         self._lane = lane
-        self._body: bytes | None = body
+        self._body: bytes | None = scope[WHOLE_BODY]
         self._status = 0
         self._fields: Fields = ()
         self._parts: list[bytes] = []

@@ -6,9 +6,10 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -19,9 +20,10 @@ from serving.haproxy import REFUSAL, SPARE, with_admission
 from tests.serving.fakes import build_world
 
 DEADLINE_S = 20.0
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 CAPACITY = 2
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a HAProxy for Linux")
+needs_haproxy = pytest.mark.skipif(sys.platform != "linux", reason="there is a HAProxy for Linux")
 
 
 class Replica:
@@ -51,22 +53,39 @@ async def asked(reader: asyncio.StreamReader) -> bool:
     return True
 
 
-def ray_config(port: int, replica_ports: list[int], *more: str) -> str:
-    """What of Ray's configuration matters here, in its form."""
+def ray_config(port: int, replica_ports: list[int], backend: str, defaults: str) -> str:
+    """What of Ray's configuration matters here, in its form; `backend`, `defaults`: a line more in these sections."""
     servers = [f"    server SERVE_REPLICA_{i} 127.0.0.1:{p}" for i, p in enumerate(replica_ports)]
     lines = [
         *("global", "    maxconn 4096", "    nbthread 1", "defaults", "    mode http", "    timeout connect 5s"),
-        *("    timeout client 60s", "    timeout server 60s", "    balance leastconn", "frontend http_frontend"),
-        *(f"    bind 127.0.0.1:{port}", "    use_backend http-actor-risk", "backend http-actor-risk", *more),
+        *(
+            "    timeout client 60s",
+            "    timeout server 60s",
+            defaults,
+            "    balance leastconn",
+            "frontend http_frontend",
+        ),
+        *(f"    bind 127.0.0.1:{port}", "    use_backend http-actor-risk", "backend http-actor-risk", backend),
         *("    log global", "    http-reuse always", *servers),
     ]
     return "\n".join(lines) + "\n"
 
 
+class Front(NamedTuple):
+    """Where HAProxy listens, the servers behind it, its configuration's path, and what Ray would have written there."""
+
+    port: int
+    servers: list[asyncio.Server]
+    path: Path
+    config: str
+
+
 @asynccontextmanager
-async def haproxy(folder: Path, port: int, config: str) -> AsyncIterator[Path]:
-    """HAProxy by way of our program, as Ray calls it; the configuration's path."""
-    path = folder / "haproxy.cfg"
+async def haproxy(folder: Path, *serves: Serve, backend: str = "", defaults: str = "") -> AsyncIterator[Front]:
+    """HAProxy by way of our program, as Ray calls it, in front of a server for each of `serves`."""
+    servers = [await asyncio.start_server(serve, "127.0.0.1", 0) for serve in serves]
+    port, path = free_port(), folder / "haproxy.cfg"
+    config = ray_config(port, [server.sockets[0].getsockname()[1] for server in servers], backend, defaults)
     path.write_text(config)
     program = [sys.executable, "-P", serving.haproxy.__file__, "-db", "-f", str(path)]
     environment = {**os.environ, "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / "ourselves")}
@@ -74,10 +93,12 @@ async def haproxy(folder: Path, port: int, config: str) -> AsyncIterator[Path]:
         process = await asyncio.create_subprocess_exec(*program, env=environment, stdout=errors, stderr=errors)
     try:
         await until_open(port)
-        yield path
+        yield Front(port, servers, path, config)
     finally:
         process.terminate()
         await process.wait()
+        for server in servers:
+            server.close()
 
 
 async def until_open(port: int) -> None:
@@ -105,13 +126,13 @@ async def until_reached(replicas: list[Replica], count: int) -> None:
         await asyncio.sleep(0.01)
 
 
+@needs_haproxy
 @pytest.mark.parametrize("count", [1, 2])
 def test_scores_beyond_what_all_replicas_take_are_refused_before_them(tmp_path: Path, count: int) -> None:
     async def scene() -> None:
-        replicas, port = [Replica() for _ in range(count)], free_port()
-        servers = [await asyncio.start_server(replica.serve, "127.0.0.1", 0) for replica in replicas]
-        ports = [server.sockets[0].getsockname()[1] for server in servers]
-        async with haproxy(tmp_path, port, ray_config(port, ports)):
+        replicas = [Replica() for _ in range(count)]
+        async with haproxy(tmp_path, *(replica.serve for replica in replicas)) as front:
+            port = front.port
             first = await post(port)
             assert first.startswith(b"http/1.1 200")
             assert b"x-capacity" not in first
@@ -132,26 +153,23 @@ def test_scores_beyond_what_all_replicas_take_are_refused_before_them(tmp_path: 
         assert refused.endswith(b"\r\n\r\n" + REFUSAL.lower().encode())
         assert all(answer.startswith(b"http/1.1 200") for answer in (*answers, again))
         assert sum(replica.reached for replica in replicas) == 2 + room + 3
-        for server in servers:
-            server.close()
 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 
 
+@needs_haproxy
 def test_scores_that_hang_on_a_replica_that_has_stopped_take_no_place_of_another(tmp_path: Path) -> None:
     async def scene() -> None:
-        replicas, port = [Replica(), Replica()], free_port()
-        servers = [await asyncio.start_server(replica.serve, "127.0.0.1", 0) for replica in replicas]
-        ports = [server.sockets[0].getsockname()[1] for server in servers]
-        watched = ray_config(port, ports).replace("balance", "default-server check inter 50ms\n    balance")
-        async with haproxy(tmp_path, port, watched):
+        replicas, watched = [Replica(), Replica()], "    default-server check inter 50ms"
+        async with haproxy(tmp_path, *(replica.serve for replica in replicas), defaults=watched) as front:
+            port = front.port
             await post(port)
             for replica in replicas:
                 replica.go.clear()
             room = (CAPACITY + SPARE) * 2
             held = [asyncio.create_task(post(port)) for _ in range(room)]
             await until_reached(replicas, 1 + room)
-            servers[0].close()
+            front.servers[0].close()
             while "/SERVE_REPLICA_0 is DOWN" not in (tmp_path / "stderr").read_text():
                 await asyncio.sleep(0.02)
             replicas[1].go.set()
@@ -161,7 +179,6 @@ def test_scores_that_hang_on_a_replica_that_has_stopped_take_no_place_of_another
                 assert (await post(port)).startswith(b"http/1.1 200")
             replicas[0].go.set()
             await asyncio.gather(*held)
-        servers[1].close()
 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 
@@ -176,12 +193,12 @@ STALLED = {
 }
 
 
+@needs_haproxy
 @pytest.mark.parametrize("kind", STALLED)
 def test_who_does_not_send_a_whole_request_takes_nobodys_place(tmp_path: Path, kind: str) -> None:
     async def scene() -> None:
-        replica, port = Replica(), free_port()
-        server = await asyncio.start_server(replica.serve, "127.0.0.1", 0)
-        async with haproxy(tmp_path, port, ray_config(port, [server.sockets[0].getsockname()[1]])):
+        async with haproxy(tmp_path, Replica().serve) as front:
+            port = front.port
             await post(port)
             stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * (CAPACITY + SPARE))]
             for _, writer in stalled:
@@ -192,60 +209,54 @@ def test_who_does_not_send_a_whole_request_takes_nobodys_place(tmp_path: Path, k
                 await asyncio.sleep(0.05)
             for _, writer in stalled:
                 writer.close()
-        server.close()
 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 
 
+@needs_haproxy
 def test_head_and_body_in_two_packets_reach_a_replica_together(tmp_path: Path) -> None:
     async def scene() -> None:
-        port, pieces = free_port(), []
+        pieces = []
 
         async def remember(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             pieces.append(await reader.read(1 << 16))
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
 
-        server = await asyncio.start_server(remember, "127.0.0.1", 0)
-        async with haproxy(tmp_path, port, ray_config(port, [server.sockets[0].getsockname()[1]])):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with haproxy(tmp_path, remember) as front:
+            reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
             writer.write(HEAD + b"content-length: 2\r\n\r\n")
             await asyncio.sleep(0.1)
             writer.write(b"{}")
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
             writer.close()
         assert pieces[0].endswith(b"\r\n\r\n{}")
-        server.close()
 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 
 
+@needs_haproxy
 def test_scores_are_refused_by_nobody_before_a_replica_has_said_what_it_takes(tmp_path: Path) -> None:
     async def scene() -> None:
-        replica, port = Replica(), free_port()
-        server = await asyncio.start_server(replica.serve, "127.0.0.1", 0)
+        replica = Replica()
         replica.go.clear()
-        async with haproxy(tmp_path, port, ray_config(port, [server.sockets[0].getsockname()[1]])):
-            held = [asyncio.create_task(post(port)) for _ in range(3 * (CAPACITY + SPARE))]
+        async with haproxy(tmp_path, replica.serve) as front:
+            held = [asyncio.create_task(post(front.port)) for _ in range(3 * (CAPACITY + SPARE))]
             await until_reached([replica], len(held))
             replica.go.set()
             answers = await asyncio.gather(*held)
         assert all(answer.startswith(b"http/1.1 200") for answer in answers)
-        server.close()
 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 
 
+@needs_haproxy
 def test_a_configuration_that_does_not_bear_the_rule_stays_as_it_is(tmp_path: Path) -> None:
     async def scene() -> None:
-        replica, port = Replica(), free_port()
-        server = await asyncio.start_server(replica.serve, "127.0.0.1", 0)
-        port_of_replica = server.sockets[0].getsockname()[1]
-        config = ray_config(port, [port_of_replica], "    stick-table type ip size 10 store conn_cur")
-        async with haproxy(tmp_path, port, config) as path:
-            answer = await post(port)
-            assert path.read_text() == config
+        taken = "    stick-table type ip size 10 store conn_cur"
+        async with haproxy(tmp_path, Replica().serve, backend=taken) as front:
+            answer = await post(front.port)
+            assert front.path.read_text() == front.config
         assert answer.startswith(b"http/1.1 200")
-        server.close()
 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
     assert "scores are refused by replicas alone" in (tmp_path / "stderr").read_text()

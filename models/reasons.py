@@ -85,62 +85,50 @@ class ReasonIndex:
         """The same for each row of float64[N, F]. Raises InputError for another width."""
         matrix = as_matrix(attributions, len(self._ordered))
         kept = min(max(count, 0), len(self._meanings))
-        groups, places = np.empty((len(matrix), kept), np.intp), np.empty((len(matrix), kept, features_max), np.intp)
-        sums, rests, others = np.empty((len(matrix), kept)), np.empty((len(matrix), kept)), np.empty(len(matrix))
-        _find_strongest(self._ordered, self._begins, matrix, groups, sums, places, rests, others)
-        rows = zip(groups.tolist(), sums.tolist(), places.tolist(), rests.tolist(), strict=True)
-        return [Reasons(self._reasons(*row), rest) for row, rest in zip(rows, others.tolist(), strict=True)]
+        places, sums = np.empty((len(matrix), kept, 1 + features_max), np.intp), np.empty((len(matrix), 2 * kept + 1))
+        _find_strongest(self._ordered, self._begins, matrix, places, sums)
+        rows = zip(places.tolist(), sums.tolist(), strict=True)
+        return [Reasons(self._reasons(named, numbers), numbers[-1]) for named, numbers in rows]
 
-    def _reasons(
-        self, groups: list[int], sums: list[float], places: list[list[int]], rests: list[float]
-    ) -> tuple[Reason, ...]:
+    def _reasons(self, named: list[list[int]], numbers: list[float]) -> tuple[Reason, ...]:
         found = []
-        for group, total, named, rest in zip(groups, sums, places, rests, strict=True):
+        for k, (group, *places) in enumerate(named):
             if group != _NONE:
-                shown = [place for place in named if place != _NONE] if _NONE in named else named
+                shown = [place for place in places if place != _NONE] if _NONE in places else places
+                total, rest = numbers[2 * k], numbers[2 * k + 1]
                 found.append(Reason(self._meanings[group], total, tuple(shown), rest, self._members[group]))
         return tuple(found)
 
 
 @compiled
-def _find_strongest(
-    ordered: Places,
-    begins: Places,
-    rows: Floats,
-    groups: Places,
-    sums: Floats,
-    places: Places,
-    rests: Floats,
-    others: Floats,
-) -> None:
+def _find_strongest(ordered: Places, begins: Places, rows: Floats, places: Places, sums: Floats) -> None:
     """For each row of float64[N, F] its K strongest groups of features, −1 where there are no more.
 
-    ordered, begins: the features of group g are ordered[begins[g]:begins[g + 1]]. Writes to groups[N, K] and sums[N, K]
-    which groups and their sums, to places[N, K, M] the features that move each furthest in its direction, −1 for none,
-    to rests[N, K] the sum of its other features, and to others[N] the sum of all other groups. Of equals the first.
+    ordered, begins: the features of group g are ordered[begins[g]:begins[g + 1]]. Writes to places[N, K, 1 + M] each
+    group and the features that move it furthest in its direction, −1 for none, to sums[N, 2 K + 1] each group's sum and
+    that of its features which are not named, and at the end the sum of all other groups. Of equals the first.
     """
     count = len(begins) - 1
     totals, taken = np.empty(count), np.empty(len(ordered), np.bool_)
     for n in range(len(rows)):
-        others[n] = 0.0
         for g in range(count):
             totals[g] = 0.0
             for i in range(begins[g], begins[g + 1]):
                 totals[g] += rows[n, ordered[i]]
-        for k in range(groups.shape[1]):
+        for k in range(places.shape[1]):
             best, size = _NONE, 0.0
             for g in range(count):
                 if abs(totals[g]) > size:
                     best, size = g, abs(totals[g])
-            groups[n, k] = best
+            places[n, k, 0] = best
             if best == _NONE:
                 continue
-            sums[n, k] = totals[best]
+            sums[n, 2 * k] = totals[best]
+            sign = 1.0 if totals[best] > 0.0 else -1.0
             totals[best] = 0.0
-            sign = 1.0 if sums[n, k] > 0.0 else -1.0
             first, stop = begins[best], begins[best + 1]
             taken[first:stop] = False
-            for m in range(places.shape[2]):
+            for m in range(1, places.shape[2]):
                 chosen = _NONE
                 for i in range(first, stop):
                     share = sign * rows[n, ordered[i]]
@@ -151,9 +139,10 @@ def _find_strongest(
                     taken[chosen] = True
                     if rows[n, ordered[chosen]] != 0.0:
                         places[n, k, m] = ordered[chosen]
-            rests[n, k] = 0.0
+            sums[n, 2 * k + 1] = 0.0
             for i in range(first, stop):
                 if not taken[i]:
-                    rests[n, k] += rows[n, ordered[i]]
+                    sums[n, 2 * k + 1] += rows[n, ordered[i]]
+        sums[n, -1] = 0.0
         for g in range(count):
-            others[n] += totals[g]
+            sums[n, -1] += totals[g]

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from materialize.online import FeatureMatrix, FeatureStatus, FeatureVector, Met, OnlineStoreUnavailableError
+from materialize.online import FeatureMatrix, FeatureStatus, Met, OnlineStoreUnavailableError, ReadCounts
 from serving import record
 from serving.breaker import Breaker
 from serving.clock import NS_PER_MS, Clock
 from serving.decision import Degradation, Explain
 from serving.inputs import Inputs
 from serving.loading import ServedModel
+from serving.logged import ReadRow, read_rows
 from serving.ports import FeatureSource, Floats
 from serving.rounds import Rounds
 from serving.telemetry import ModelTally
@@ -40,7 +41,8 @@ class Scored(NamedTuple):
 
     served: ServedModel
     inputs: Inputs
-    vector: FeatureVector
+    row: ReadRow
+    counts: ReadCounts
     readings: record.Readings
     margin: float
     score: float
@@ -51,6 +53,8 @@ class Scored(NamedTuple):
     features_ms: float
     score_ms: float
     explain_ms: float
+    is_alone: bool
+    """Whether it was a round of its own."""
 
 
 class ModelRounds:
@@ -61,6 +65,7 @@ class ModelRounds:
     ) -> None:
         self.served = served
         self.tally = tally
+        self._reads_all = np.array_equal(served.columns, np.arange(len(served.plan.features)))
         self._reader = reader
         self._breaker = breaker
         self._clock = clock
@@ -101,7 +106,8 @@ class ModelRounds:
         )
         there_ns = monotonic_ns()
         self.tally.read(matrix, self.served.columns)
-        readings, fed = self._readings(matrix)
+        rows = read_rows(matrix)
+        readings, fed = self._readings(matrix, rows)
         scores = self.served.model.score(fed)
         scored_ns = monotonic_ns()
         explained, skipped = self._explained(asked, fed, readings, scored_ns)
@@ -110,29 +116,31 @@ class ModelRounds:
             (stop - start) / NS_PER_MS
             for start, stop in ((begun_ns, there_ns), (there_ns, scored_ns), (scored_ns, done_ns))
         )
-        vectors = [matrix.vector(n) for n in range(len(asked))]
+        counts = [matrix.met.of(n) for n in range(len(asked))]
         margins, values = scores.margin.tolist(), scores.score.tolist()
         answers = [
             Scored(
                 self.served,
                 ask.inputs,
-                vectors[n],
+                rows[n],
+                counts[n],
                 readings[n],
                 margins[n],
                 values[n],
                 explained[n],
                 read_ms,
                 times[n],
-                record.degradations(vectors[n].counts, explanation_skipped=n in skipped),
+                record.degradations(counts[n], explanation_skipped=n in skipped),
                 features_ms,
                 score_ms,
                 explain_ms,
+                len(asked) == 1,
             )
             for n, ask in enumerate(asked)
         ]
-        for n, rows in matrix.met.unread.items():
+        for n, count in matrix.met.unread.items():
             answers[n].degraded.append(
-                "features_partial" if rows < len(self.served.plan.rows) else "features_defaulted"
+                "features_partial" if count < len(self.served.plan.rows) else "features_defaulted"
             )
         return answers
 
@@ -142,22 +150,28 @@ class ModelRounds:
         event = None if inputs.scored is None else inputs.scored.event
         as_of_ms = max(read_ms, inputs.event_ms)
         matrix = self._reader.unread(self.served.plan, inputs.entities, as_of_ms, event=event, request=inputs.request)
-        readings, fed = self._readings(matrix)
+        rows = read_rows(matrix)
+        readings, fed = self._readings(matrix, rows)
         scores = self.served.model.score(fed)
         took_ns = self._clock.monotonic_ns() - begun_ns
         self.unread_ns += (_NEWEST_WEIGHS if self.unread_ns else 1.0) * (took_ns - self.unread_ns)
         margin, score = float(scores.margin[0]), float(scores.score[0])
-        return _unexplained(self.served, ask, matrix, readings[0], margin, score, read_ms, why, took_ns / NS_PER_MS)
+        row, took_ms = rows[0], took_ns / NS_PER_MS
+        return _unexplained(self.served, ask, matrix, row, readings[0], margin, score, read_ms, why, took_ms)
 
     def fallback_score(self, ask: Asked, score: float) -> Scored:
         """The answer that is a policy's score and no model's; it has no margin but the score."""
         matrix, now_ms = _nothing(self.served), self._clock.now_ms()
-        readings = self._readings(matrix)[0]
-        return _unexplained(self.served, ask, matrix, readings[0], score, score, now_ms, "fallback_score")
+        rows = read_rows(matrix)
+        (readings,), _ = self._readings(matrix, rows)
+        return _unexplained(self.served, ask, matrix, rows[0], readings, score, score, now_ms, "fallback_score")
 
-    def _readings(self, matrix: FeatureMatrix) -> tuple[list[record.Readings], Floats]:
+    def _readings(self, matrix: FeatureMatrix, read: Sequence[ReadRow]) -> tuple[list[record.Readings], Floats]:
         """What was read for the model, row by row, and what the model is fed, float64[N, F]."""
         columns, features = self.served.columns, self.served.features
+        if self._reads_all:
+            readings = [record.Readings(features, row.values, row.statuses, row.ages_ms) for row in read]
+            return readings, self.served.model.vector(matrix.values)
         values = matrix.values.take(columns, 1)
         statuses, ages_ms = matrix.statuses.take(columns, 1), matrix.ages_ms.take(columns, 1)
         rows = zip(values.tolist(), statuses.tolist(), ages_ms.tolist(), strict=True)
@@ -191,6 +205,7 @@ def _unexplained(
     served: ServedModel,
     ask: Asked,
     matrix: FeatureMatrix,
+    row: ReadRow,
     readings: record.Readings,
     margin: float,
     score: float,
@@ -199,11 +214,11 @@ def _unexplained(
     took_ms: float = 0.0,
 ) -> Scored:
     """An answer that stands instead of another."""
-    vector, as_of_ms = matrix.vector(0), max(read_ms, ask.inputs.event_ms)
-    degraded = [*record.degradations(vector.counts, explanation_skipped=ask.explain != "none"), why]
+    counts, as_of_ms = matrix.met.of(0), max(read_ms, ask.inputs.event_ms)
+    degraded = [*record.degradations(counts, explanation_skipped=ask.explain != "none"), why]
     return Scored(
-        served, ask.inputs, vector, readings, margin, score, record.UNEXPLAINED, read_ms, as_of_ms, degraded,
-        0.0, took_ms, 0.0,
+        served, ask.inputs, row, counts, readings, margin, score, record.UNEXPLAINED, read_ms, as_of_ms, degraded,
+        0.0, took_ms, 0.0, False,
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ Adds = Callable[[], Fields]
 _HEAD_BYTES_MAX = 8 * 1024
 _HEAD_END = b"\r\n\r\n"
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
-_FIELD = re.compile(rb"([^:]+):([^\r]*)\r\n")
+_FIELD = re.compile(rb"([^:]+):[\t ]*([^\r]*)\r\n")
 _CONTENT_LENGTH, _CONNECTION, _KEEP_ALIVE = b"content-length", b"connection", b"keep-alive"
 _NOT_PLAIN = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"trailer"})
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -150,12 +150,15 @@ class Lane(asyncio.Protocol):
         head, body = data[line_end + 2 : head_end + 2], data[head_end + 4 :]
         if _FIELDS.fullmatch(head) is None:
             return None
-        fields = [(name.lower(), value.lstrip(b" \t")) for name, value in _FIELD.findall(head)]
-        lengths = [value for name, value in fields if name == _CONTENT_LENGTH]
-        is_plain = all(
-            name not in _NOT_PLAIN and (name != _CONNECTION or value.lower() == _KEEP_ALIVE) for name, value in fields
+        fields = [(name.lower(), value) for name, value in _FIELD.findall(head)]
+        by_name = dict(fields)
+        is_plain = (
+            by_name.get(_CONTENT_LENGTH) == b"%d" % len(body)
+            and by_name.get(_CONNECTION, _KEEP_ALIVE).lower() == _KEEP_ALIVE
+            and _NOT_PLAIN.isdisjoint(by_name)
+            and (len(by_name) == len(fields) or not _says_twice(fields))
         )
-        return (path, fields, body) if is_plain and lengths == [b"%d" % len(body)] else None
+        return (path, fields, body) if is_plain else None
 
     def _scope(self, path: str, fields: Fields, body: bytes) -> Scope:
         protocol = self._protocol
@@ -192,10 +195,10 @@ class Lane(asyncio.Protocol):
         said = [*self._protocol.server_state.default_headers, *fields, *self._adds()]
         if not self._cycle.keep_alive:
             said.append((_CONNECTION, b"close"))
-        head = b"".join([b"%b: %b\r\n" % field for field in said])
-        if head.count(b"\n") != len(said) or head.count(b"\r") != len(said):
+        head = b"\r\n".join([b": ".join(field) for field in said])
+        if head.count(b"\n") != len(said) - 1 or head.count(b"\r") != len(said) - 1:
             raise ValueError("a header field of the answer has a line break")
-        return b"%b%b\r\n%b" % (_STATUS_LINES[status], head, body)
+        return b"".join((_STATUS_LINES[status], head, _HEAD_END, body))
 
     def _write(self, told: bytes) -> None:
         protocol = self._protocol
@@ -207,6 +210,12 @@ class Lane(asyncio.Protocol):
             )
         else:
             self._transport.close()
+
+
+def _says_twice(fields: Fields) -> bool:
+    """Whether the length of the body, or what becomes of the connection, is said more than once."""
+    names = [name for name, _ in fields]
+    return names.count(_CONTENT_LENGTH) > 1 or names.count(_CONNECTION) > 1
 
 
 class _Exchange:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
 from materialize.events import Event
-from materialize.online import NUMERIC_KINDS, FeatureVector, FieldValue, ReadPlan
+from materialize.online import NUMERIC_KINDS, FeatureMatrix, FieldValue, ReadPlan
 from serving.decision import Decision, Degradation
 from serving.inputs import Inputs
 
@@ -69,25 +69,41 @@ class LoggedDecision(Struct, frozen=True, kw_only=True, tag_field="kind", tag="d
     ages_ms: list[int]
 
 
+class ReadRow(NamedTuple):
+    """What was read for one decision: `materialize.online.FeatureVector` in Python's own lists."""
+
+    values: list[float]
+    statuses: list[int]
+    ages_ms: list[int]
+    objects: Mapping[int, FieldValue]
+
+
+def read_rows(matrix: FeatureMatrix) -> list[ReadRow]:
+    """The rows of a matrix."""
+    rows = zip(matrix.values.tolist(), matrix.statuses.tolist(), matrix.ages_ms.tolist(), strict=True)
+    exact = matrix.objects.items()
+    return [ReadRow(*row, {place: column[n] for place, column in exact}) for n, row in enumerate(rows)]
+
+
 def layout_of(plan: ReadPlan) -> FeatureLayout:
     """The layout of what a plan reads."""
     return FeatureLayout(plan.service, plan.fingerprint, plan.features, plan.kinds)
 
 
 def logged_decision(
-    decision: Decision, plan: ReadPlan, inputs: Inputs, vector: FeatureVector, read_ms: int, *, publish: bool
+    decision: Decision, plan: ReadPlan, inputs: Inputs, row: ReadRow, read_ms: int, *, publish: bool
 ) -> LoggedDecision:
     """The entry of one decision. `publish`: whether the request left the event's publication to us."""
-    scored, values = inputs.scored, vector.values.tolist()
+    scored = inputs.scored
     return LoggedDecision(
         decision=decision,
         read_ms=read_ms,
         request=inputs.request,
         event=None if scored is None else LoggedEvent(scored.topic, scored.event, _publishing(decision, publish)),
-        values=values,
-        others=_others(plan, vector.objects, values),
-        statuses=vector.statuses.tolist(),
-        ages_ms=vector.ages_ms.tolist(),
+        values=row.values,
+        others=_others(plan, row.objects, row.values),
+        statuses=row.statuses,
+        ages_ms=row.ages_ms,
     )
 
 

@@ -6,7 +6,7 @@
 
 Nobody waits for company: a round begins when there is one to answer and none is under way, and after a round those are
 heard who have arrived by then. A round costs little more than a single answer, so the more requests come, the less each
-costs.
+costs. Who asks alone is spared what a round of several needs: a task, and an answer that waits to be fetched.
 """
 
 from __future__ import annotations
@@ -65,14 +65,40 @@ class Rounds(Generic[Asked, Answer]):
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         (self._patient if patient else self._urgent).append((asked, answer))
         if self._under_way < self._under_way_max:
-            self._under_way += 1
-            task = asyncio.create_task(self._run(), context=Context())  # a round is nobody's: it has no trace
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin()
         return answer
 
-    async def _run(self) -> None:
+    async def ask_now(self, asked: Asked) -> Answer:
+        """The same for who waits for the answer however long it takes, and need not leave: alone if nobody else asks.
+
+        Raises what `answer` raised.
+        """
+        if self._under_way >= self._under_way_max:
+            return await self.ask(asked)
+        self._under_way += 1
         try:
+            await asyncio.sleep(0)  # who came at the same time asks in this turn
+            if not (self._urgent or self._patient):
+                return (await self._answer([asked]))[0]
+            answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            self._urgent.appendleft((asked, answer))
+        finally:
+            self._under_way -= 1
+            if self._urgent or self._patient:
+                self._begin(TURNS_HEARD)
+        return await answer
+
+    def _begin(self, turns: int = 0) -> None:
+        """Begin rounds, after so many turns of the event loop."""
+        self._under_way += 1
+        task = asyncio.create_task(self._run(turns), context=Context())  # a round is nobody's: it has no trace
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, turns: int) -> None:
+        try:
+            for _ in range(turns):
+                await asyncio.sleep(0)
             while members := self._next():
                 await self._round(members)
                 for _ in range(TURNS_HEARD):

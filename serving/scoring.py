@@ -357,12 +357,13 @@ class ScoringService:
         if not policy.is_on:
             return model.fallback_score(asked, policy.fallback_score or 0.0)
         try:
-            answer = model.rounds.ask(asked, patient=patient)
-            if asked.until_ns is None:
-                scored = await answer
-            else:
+            if asked.until_ns is not None:
                 async with asyncio.timeout(max(0.0, self._clock.left_s(asked.until_ns))):
-                    scored = await answer
+                    scored = await model.rounds.ask(asked, patient=patient)
+            elif patient:
+                scored = await model.rounds.ask(asked, patient=True)
+            else:
+                scored = await model.rounds.ask_now(asked)
             if not scored.degraded or policy.store_away == "default" or _UNREAD.isdisjoint(scored.degraded):
                 return scored
             raise OnlineStoreUnavailableError(PARTLY_AWAY)
@@ -458,7 +459,10 @@ class ScoringService:
         if self._log is None or not self._log.wants(decision.decision_id):
             return
         served = scored.served
-        entry = logged_decision(decision, served.plan, scored.inputs, scored.vector, scored.read_ms, publish=publish)
+        entry = logged_decision(decision, served.plan, scored.inputs, scored.row, scored.read_ms, publish=publish)
+        if scored.is_alone:
+            self._log.append([entry], served.layout)
+            return
         self._unwritten.setdefault(id(served.layout), (served.layout, []))[1].append(entry)
         loop = asyncio.get_running_loop()
         if not self._unwritten_for:
@@ -522,7 +526,7 @@ def _decision(
         model=ModelVersion(card.name, card.version),
         service=card.service,
         actor=dict(scored.inputs.entities),
-        actor_known=scored.vector.counts.rows_found > 0,
+        actor_known=scored.counts.rows_found > 0,
         as_of=rfc3339(scored.as_of_ms),
         as_of_ms=scored.as_of_ms,
         score=scored.score,

@@ -159,8 +159,11 @@ class FeatureReader:
         return assemble(plan, wanted, rows, *asked)
 
     async def _rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        with no_answer_is_unavailable():
+        try:
             return await self._fetcher.fetch(keys)
+        except Exception:
+            with no_answer_is_unavailable():  # only now: entering it takes longer than a row does
+                raise
 
     def short_lived(self, prefix: str) -> ShortLived:
         """Values with a time to live in the same Redis, all of whose keys begin with `prefix`."""

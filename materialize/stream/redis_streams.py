@@ -7,8 +7,11 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import hiredis
 import redis
+from redis import exceptions as failures
 
 from materialize.stream._redis_consumer import RedisConsumer
 from materialize.stream._redis_layout import (
@@ -161,27 +164,43 @@ class RedisProducer:
 
     def _write(self) -> None:
         queue, self._queue = self._queue, []
-        pipeline = self._client.pipeline(transaction=False)
+        commands: list[bytes] = []
+        causes: list[Exception] = []
         try:
             with translated():
-                refusals = [error for record in queue if (error := self._queue_one(pipeline, *record))]
-                answers = pipeline.execute(raise_on_error=False) if len(refusals) < len(queue) else []
+                for topic, key, value in queue:
+                    try:
+                        commands.append(self._command(self._stream_for(topic, key), key, value))
+                    except UnknownTopicError as error:
+                        causes.append(error)
+                causes += self._refusals(commands)
         except StreamError as error:
             self._fail(len(queue), error)
             return
-        for cause in (*refusals, *answers):
-            if isinstance(cause, Exception):
-                self._fail(1, cause)
+        for cause in causes:
+            self._fail(1, cause)
 
-    def _queue_one(
-        self, pipeline: redis.client.Pipeline, topic: str, key: bytes, value: bytes
-    ) -> UnknownTopicError | None:
+    def _command(self, stream: str, key: bytes, value: bytes) -> bytes:
+        limit = ("MAXLEN", "~", self._retention_records)
+        return bytes(hiredis.pack_command(("XADD", stream, *limit, "*", "key", key, "value", value)))
+
+    def _refusals(self, commands: Sequence[bytes]) -> list[Exception]:
+        """What Redis refuses of these commands, which it gets at once: redis-py's pipeline sends some kilobytes at a
+        time, each of which wakes Redis, and lets go of Python's lock for whoever else wants it.
+        """
+        if not commands:
+            return []
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
         try:
-            stream = self._stream_for(topic, key)
-        except UnknownTopicError as error:
-            return error
-        pipeline.xadd(stream, {"key": key, "value": value}, maxlen=self._retention_records, approximate=True)
-        return None
+            connection.send_packed_command([b"".join(commands)])
+            answers = [_answer_of(connection) for _ in commands]
+        except BaseException:
+            connection.disconnect()  # an answer that nobody read would be taken for that of the next command
+            raise
+        finally:
+            pool.release(connection)
+        return [answer for answer in answers if answer is not None]
 
     def _stream_for(self, topic: str, key: bytes) -> str:
         if topic not in self._partitions:
@@ -191,6 +210,16 @@ class RedisProducer:
     def _fail(self, count: int, cause: BaseException) -> None:
         self._failed += count
         self._first_cause = self._first_cause or cause
+
+
+def _answer_of(connection: Any) -> Exception | None:
+    """The next answer, if it is a refusal."""
+    try:
+        connection.read_response()
+    except failures.ResponseError as error:
+        refusal: Exception = error
+        return refusal
+    return None
 
 
 @dataclass(frozen=True, slots=True)

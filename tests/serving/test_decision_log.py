@@ -17,11 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from actor_risk.audit import decisions as reader
 from actor_risk.local import wait_until
-from materialize.online import FeatureStatus, FeatureVector, ReadCounts
+from materialize.online import FeatureStatus
 from serving.decision import Decision
 from serving.decision_files import DecisionFiles, FileLimits
 from serving.inputs import Inputs
-from serving.logged import FeatureLayout, LoggedDecision, layout_of, logged_decision
+from serving.logged import FeatureLayout, LoggedDecision, ReadRow, layout_of, logged_decision
 from serving.ports import LogCounts
 from tests.serving.fakes import (
     CHAMPION,
@@ -98,11 +98,11 @@ def decision(world: World, **body: Any) -> Decision:
 def entry(world: World, values: list[float] | None = None, objects: dict[int, Any] | None = None) -> LoggedDecision:
     """The entry of one decision over these values."""
     found = np.array(values if values is not None else [1.0] * len(FEATURES))
-    statuses = np.where(np.isnan(found), FeatureStatus.NULL_VALUE, FeatureStatus.PRESENT).astype(np.uint8)
-    vector = FeatureVector(found, statuses, np.zeros(len(found), np.int64), ReadCounts(), objects or {})
+    statuses = np.where(np.isnan(found), FeatureStatus.NULL_VALUE, FeatureStatus.PRESENT).tolist()
+    row = ReadRow(found.tolist(), statuses, [0] * len(found), objects or {})
     answer = decision(world, entities={"ip": "203.0.113.9", "device_id": "d"})
     inputs = Inputs(dict(answer.actor), None, {}, NOW_MS)  # type: ignore[arg-type]
-    return logged_decision(answer, plan(), inputs, vector, NOW_MS, publish=True)
+    return logged_decision(answer, plan(), inputs, row, NOW_MS, publish=True)
 
 
 def lines_of(folder: Path) -> list[bytes]:
@@ -200,13 +200,10 @@ def test_what_is_written_reads_back_to_the_same_bits(world: World, opened: Open,
 
 def test_words_bytes_and_large_integers_are_logged_beside_the_numbers(world: World, opened: Open) -> None:
     kinds = ("STRING", "BYTES", "INT64", "INT64", "DOUBLE", "DOUBLE", "DOUBLE", "DOUBLE")
-    vector = FeatureVector(
-        np.ones(8), np.ones(8, np.uint8), np.zeros(8, np.int64), ReadCounts(),
-        {0: "DE", 1: b"\x00\xff", 2: 2**53 + 1, 3: 7, 4: 0.5, 5: None},
-    )  # fmt: skip
+    row = ReadRow([1.0] * 8, [1] * 8, [0] * 8, {0: "DE", 1: b"\x00\xff", 2: 2**53 + 1, 3: 7, 4: 0.5, 5: None})
     answer = decision(world, entities={"ip": "i", "device_id": "d"})
     kept = logged_decision(
-        answer, replace(plan(), kinds=kinds), Inputs({}, None, {}, NOW_MS), vector, NOW_MS, publish=True
+        answer, replace(plan(), kinds=kinds), Inputs({}, None, {}, NOW_MS), row, NOW_MS, publish=True
     )
     assert kept.others == {FEATURES[0]: "DE", FEATURES[1]: b"\x00\xff", FEATURES[2]: 2**53 + 1}
     files = opened()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -11,6 +11,8 @@ from materialize.online import OnlineStoreUnavailableError
 from serving.decision import Decision
 from serving.rounds import Rounds
 from tests.serving.fakes import KEYS, SERVICE, World, click
+
+DEADLINE_S = 10.0
 
 
 class Gate:
@@ -24,6 +26,13 @@ class Gate:
 
     def open(self) -> None:
         self._open.set()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Raises TimeoutError when it takes too long."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not is_so():
+            await asyncio.sleep(0)
 
 
 async def doubled(asked: Sequence[int]) -> list[int]:
@@ -100,6 +109,76 @@ def test_what_all_share_is_not_tried_again_for_each() -> None:
 
     asyncio.run(run())
     assert calls == [4, 1]
+
+
+def test_who_asks_now_is_answered_at_once_and_who_comes_meanwhile_together_next() -> None:
+    sizes: list[int] = []
+
+    async def run() -> list[int]:
+        gate = Gate()
+
+        async def answer(asked: Sequence[int]) -> list[int]:
+            sizes.append(len(asked))
+            await gate.passed()
+            return await doubled(asked)
+
+        rounds = Rounds(answer, size_max=8)
+        first = asyncio.create_task(rounds.ask_now(0))
+        await until(lambda: sizes == [1])
+        others = [asyncio.create_task(rounds.ask_now(n)) for n in (1, 2)]
+        patient = rounds.ask(3, patient=True)
+        await until(lambda: rounds.waiting == 2)
+        gate.open()
+        return await asyncio.gather(first, *others, patient)
+
+    assert asyncio.run(run()) == [0, 2, 4, 6]
+    assert sizes == [1, 3]
+
+
+def test_those_who_ask_now_at_the_same_time_share_a_round_in_their_order() -> None:
+    together: list[list[int]] = []
+
+    async def answer(asked: Sequence[int]) -> list[int]:
+        together.append(list(asked))
+        return await doubled(asked)
+
+    async def run() -> list[int]:
+        rounds = Rounds(answer, size_max=8)
+        return await asyncio.gather(*(rounds.ask_now(n) for n in range(4)))
+
+    assert asyncio.run(run()) == [0, 2, 4, 6]
+    assert together == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("ends", ["fails", "leaves"])
+def test_who_waited_for_one_alone_is_answered_however_that_ends(ends: str) -> None:
+    async def run() -> tuple[int, BaseException | None]:
+        gate, begun = Gate(), asyncio.Event()
+
+        async def answer(asked: Sequence[int]) -> list[int]:
+            if 0 in asked:
+                begun.set()
+                await gate.passed()
+                raise ZeroDivisionError
+            return await doubled(asked)
+
+        rounds = Rounds(answer, size_max=8)
+        alone = asyncio.create_task(rounds.ask_now(0))
+        await begun.wait()
+        waiting = asyncio.create_task(rounds.ask_now(1))
+        await until(lambda: rounds.waiting == 1)
+        if ends == "fails":
+            gate.open()
+        else:
+            alone.cancel()
+        answered = await waiting
+        (error,) = await asyncio.gather(alone, return_exceptions=True)
+        assert await rounds.ask_now(2) == 4
+        return answered, error if isinstance(error, BaseException) else None
+
+    answered, error = asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
+    assert answered == 2
+    assert isinstance(error, ZeroDivisionError if ends == "fails" else asyncio.CancelledError)
 
 
 Bodies = Sequence[dict[str, object]]

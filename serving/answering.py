@@ -156,15 +156,16 @@ class ModelRounds:
         took_ns = self._clock.monotonic_ns() - begun_ns
         self.unread_ns += (_NEWEST_WEIGHS if self.unread_ns else 1.0) * (took_ns - self.unread_ns)
         margin, score = float(scores.margin[0]), float(scores.score[0])
-        row, took_ms = rows[0], took_ns / NS_PER_MS
-        return _unexplained(self.served, ask, matrix, row, readings[0], margin, score, read_ms, why, took_ms)
+        counts, took_ms = matrix.met.of(0), took_ns / NS_PER_MS
+        return _unexplained(self.served, ask, rows[0], counts, readings[0], margin, score, read_ms, why, took_ms)
 
     def fallback_score(self, ask: Asked, score: float) -> Scored:
         """The answer that is a policy's score and no model's; it has no margin but the score."""
         matrix, now_ms = _nothing(self.served), self._clock.now_ms()
         rows = read_rows(matrix)
         (readings,), _ = self._readings(matrix, rows)
-        return _unexplained(self.served, ask, matrix, rows[0], readings, score, score, now_ms, "fallback_score")
+        counts = matrix.met.of(0)
+        return _unexplained(self.served, ask, rows[0], counts, readings, score, score, now_ms, "fallback_score")
 
     def _readings(self, matrix: FeatureMatrix, read: Sequence[ReadRow]) -> tuple[list[record.Readings], Floats]:
         """What was read for the model, row by row, and what the model is fed, float64[N, F]."""
@@ -204,8 +205,8 @@ class ModelRounds:
 def _unexplained(
     served: ServedModel,
     ask: Asked,
-    matrix: FeatureMatrix,
     row: ReadRow,
+    counts: ReadCounts,
     readings: record.Readings,
     margin: float,
     score: float,
@@ -214,7 +215,7 @@ def _unexplained(
     took_ms: float = 0.0,
 ) -> Scored:
     """An answer that stands instead of another."""
-    counts, as_of_ms = matrix.met.of(0), max(read_ms, ask.inputs.event_ms)
+    as_of_ms = max(read_ms, ask.inputs.event_ms)
     degraded = [*record.degradations(counts, explanation_skipped=ask.explain != "none"), why]
     return Scored(
         served, ask.inputs, row, counts, readings, margin, score, record.UNEXPLAINED, read_ms, as_of_ms, degraded,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -39,18 +39,23 @@ async def doubled(asked: Sequence[int]) -> list[int]:
     return [2 * one for one in asked]
 
 
+def held_up_by(gate: Gate, sizes: list[int]) -> Callable[[Sequence[int]], Awaitable[list[int]]]:
+    """Answers as `doubled` does, once the gate is open; notes how many ask at once."""
+
+    async def answer(asked: Sequence[int]) -> list[int]:
+        sizes.append(len(asked))
+        await gate.passed()
+        return await doubled(asked)
+
+    return answer
+
+
 def test_who_comes_while_a_round_is_under_way_shares_the_next_one() -> None:
     sizes: list[int] = []
 
     async def run() -> list[int]:
         gate = Gate()
-
-        async def answer(asked: Sequence[int]) -> list[int]:
-            sizes.append(len(asked))
-            await gate.passed()
-            return await doubled(asked)
-
-        rounds = Rounds(answer, size_max=4)
+        rounds = Rounds(held_up_by(gate, sizes), size_max=4)
         answers = [rounds.ask(0)]
         await asyncio.sleep(0)
         answers += [rounds.ask(n) for n in range(1, 8)]
@@ -116,13 +121,7 @@ def test_who_asks_now_is_answered_at_once_and_who_comes_meanwhile_together_next(
 
     async def run() -> list[int]:
         gate = Gate()
-
-        async def answer(asked: Sequence[int]) -> list[int]:
-            sizes.append(len(asked))
-            await gate.passed()
-            return await doubled(asked)
-
-        rounds = Rounds(answer, size_max=8)
+        rounds = Rounds(held_up_by(gate, sizes), size_max=8)
         first = asyncio.create_task(rounds.ask_now(0))
         await until(lambda: sizes == [1])
         others = [asyncio.create_task(rounds.ask_now(n)) for n in (1, 2)]

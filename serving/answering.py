@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from materialize.online import FeatureMatrix, FeatureStatus, Met, OnlineStoreUnavailableError, ReadCounts
 from serving import record
@@ -28,7 +28,7 @@ EXPLAIN_DEADLINE_MS = 20.0
 _NEWEST_WEIGHS = 0.1
 
 
-class Asked(NamedTuple):
+class Asked(Struct, frozen=True):
     """One request of a model. `until_ns`: by when it must be answered, monotonic."""
 
     inputs: Inputs
@@ -36,7 +36,7 @@ class Asked(NamedTuple):
     until_ns: int | None
 
 
-class Scored(NamedTuple):
+class Scored(Struct, frozen=True):
     """What became of one request. `margin` in the model's output space, `read_ms` the time of day when it was read."""
 
     served: ServedModel

@@ -27,6 +27,7 @@ from serving.first_answers import FirstAnswers
 from serving.http import (
     HTML,
     NO_CONTENT,
+    WHOLE_ANSWER,
     ClientGoneError,
     Receive,
     Response,
@@ -187,7 +188,11 @@ class ScoringApp:
         except Exception as error:  # the outermost edge: whatever happened, the client gets an answer
             response = self._problem(error, path)
         self._telemetry.count_request(route, response.status)
-        await respond(send, response, with_body=scope["method"] != "HEAD")
+        answer_whole = scope.get(WHOLE_ANSWER)
+        if answer_whole is None or response.parts is not None:
+            await respond(send, response, with_body=scope["method"] != "HEAD")
+        else:
+            answer_whole(response)
         return response.status
 
     async def _answer(self, path: str, found: Found | None, scope: Scope, receive: Receive) -> Response:

@@ -33,17 +33,17 @@ _NAMED = re.compile(r"(?:required|unknown) field `(?P<name>[^`]*)`")
 class FieldReader:
     """Reads one named value of one type."""
 
-    __slots__ = ("_decoder", "_kind", "name")
+    __slots__ = ("_kind", "decoder", "name")
 
     def __init__(self, name: str, kind: str, types: dict[str, Any]) -> None:
         """`kind` is a Feast value type. Raises KeyError when `types` has none of that name."""
         self.name = name
         self._kind = types[kind.lower()]
-        self._decoder = msgspec.json.Decoder(self._kind)
+        self.decoder = msgspec.json.Decoder(self._kind)
 
     def decode(self, raw: bytes | msgspec.Raw, where: str) -> Any:
         """The value of one JSON text. Raises InvalidFieldError, or MalformedBodyError, for the field `where`."""
-        return decode_json(self._decoder, raw, where)
+        return decode_json(self.decoder, raw, where)
 
     def check(self, value: object, where: str) -> Any:
         """The same for a value that is decoded already."""

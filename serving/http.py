@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
+
+from msgspec import Struct
 
 from serving.errors import BodyTooLargeError, BodyTooSlowError, InvalidFieldError, UnsupportedMediaError
 
@@ -23,6 +25,8 @@ BODY_TIMEOUT_S = 10.0
 """A body of a megabyte comes within this even by a telephone; longer, it only keeps a place from others."""
 WHOLE_BODY = "actor_risk.whole_body"
 """Where whoever has the whole body before anybody asks for it puts it into the scope."""
+WHOLE_ANSWER = "actor_risk.whole_answer"
+"""Where whoever can send a whole answer at once puts a function of a `Response` for it into the scope."""
 HTML = "text/html; charset=utf-8"
 
 
@@ -30,8 +34,7 @@ class ClientGoneError(Exception):
     """The client closed the connection before its request was complete: nobody waits for an answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """One answer. `headers` are those beside content type and length. `parts`: a body that is sent as it is made."""
 
     status: int
@@ -51,7 +54,10 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 def path_of(scope: Scope) -> str:
     """The path below the prefix that the application is mounted at."""
-    path, prefix = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    path, root = str(scope["path"]), scope.get("root_path")
+    if not root:
+        return path
+    prefix = str(root).rstrip("/")
     return path[len(prefix) :] if prefix and path.startswith(f"{prefix}/") else path
 
 
@@ -75,16 +81,18 @@ def query_of(scope: Scope) -> dict[str, list[str]]:
 
 def require_json(scope: Scope) -> None:
     """Raises UnsupportedMediaError when the body is declared as something other than plain JSON."""
-    declared = (header(scope, b"content-type") or JSON).split(";", 1)[0].strip().lower()
-    if declared != JSON and not (declared.startswith("application/") and declared.endswith("+json")):
-        raise UnsupportedMediaError(f"send the header `content-type: {JSON}`, not {declared!r}")
+    given = header(scope, b"content-type")
+    if given and given != JSON:
+        declared = given.split(";", 1)[0].strip().lower()
+        if declared != JSON and not (declared.startswith("application/") and declared.endswith("+json")):
+            raise UnsupportedMediaError(f"send the header `content-type: {JSON}`, not {declared!r}")
     require_uncompressed(scope)
 
 
 def require_uncompressed(scope: Scope) -> None:
     """Raises UnsupportedMediaError when the body is declared as compressed."""
-    encoding = (header(scope, b"content-encoding") or "identity").strip().lower()
-    if encoding != "identity":
+    given = header(scope, b"content-encoding")
+    if given and (encoding := given.strip().lower()) != "identity":
         raise UnsupportedMediaError(f"send the body uncompressed, without `content-encoding: {encoding}`")
 
 
@@ -124,12 +132,17 @@ async def _whole_body(receive: Receive, bytes_max: int) -> bytes:
 
 def raw_headers(response: Response) -> list[tuple[bytes, bytes]]:
     """The header fields of an answer, as ASGI has them."""
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-    if response.status != NO_CONTENT:
-        headers.append((b"content-type", response.content_type.encode("latin-1")))
-        if response.parts is None:
-            headers.append((b"content-length", str(len(response.body)).encode()))
+    if response.status == NO_CONTENT:
+        return list(_encoded(response.headers))
+    headers = [*_encoded(response.headers), (b"content-type", response.content_type.encode("latin-1"))]
+    if response.parts is None:
+        headers.append((b"content-length", b"%d" % len(response.body)))
     return headers
+
+
+@lru_cache(maxsize=64)
+def _encoded(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)
 
 
 async def respond(send: Send, response: Response, *, with_body: bool = True) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from materialize.events import TOPICS, AccountEvent, Event, InvalidEventError, decode_event, event_time_ms
 from materialize.online import ReadPlan
@@ -18,16 +20,14 @@ _NAMES_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EVENT_TIME = "event_time"
 
 
-@dataclass(frozen=True, slots=True)
-class TopicEvent:
+class TopicEvent(Struct, frozen=True):
     """A valid event and the topic that it belongs to."""
 
     topic: str
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
+class Inputs(Struct, frozen=True):
     """Everything that one read of features needs, but the time. `request` has a value, maybe None, for every
     request-time field. event_ms: the event's own time, 0 without one."""
 
@@ -66,6 +66,9 @@ class InputReader:
         return replace(inputs, request=request)
 
     def _entities(self, request: ScoreRequest, carried: Mapping[str, object]) -> dict[str, str | int]:
+        if not carried and len(request.entities) == len(self._join_keys):
+            with suppress(KeyError, ValueError, msgspec.DecodeError, RecursionError):  # what is amiss is told below
+                return {key.name: key.decoder.decode(request.entities[key.name]) for key in self._join_keys}
         _refuse_unknown("entities", request.entities, [key.name for key in self._join_keys])
         return {key.name: _entity(key, request.entities.get(key.name), carried) for key in self._join_keys}
 

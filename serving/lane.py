@@ -24,7 +24,7 @@ from http import HTTPStatus
 from starlette.types import Message, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.http import WHOLE_BODY, Response, raw_headers
+from serving.http import WHOLE_ANSWER, WHOLE_BODY, Response, raw_headers
 
 Fields = Sequence[tuple[bytes, bytes]]
 Refuses = Callable[[str], Response | None]
@@ -73,6 +73,7 @@ class Lane(asyncio.Protocol):
         self._paths = {f"POST {path} HTTP/1.1".encode(): path for path in paths}
         self._asked: _Exchange | None = None
         self._held = b""
+        self._said_always: tuple[object, bytes] = (None, b"")
 
     def data_received(self, data: bytes) -> None:
         """One whole plain request is ours; else all that follows is uvicorn's, after our answer."""
@@ -92,8 +93,9 @@ class Lane(asyncio.Protocol):
             self._write(self._told(refusal.status, raw_headers(refusal), refusal.body))
             return
         self._cycle.response_complete = False  # who shuts down leaves us the time to answer
-        self._asked = _Exchange(self, self._scope(path, fields, body))
-        task = self._protocol.loop.create_task(self._run(self._asked))
+        self._asked = exchange = _Exchange(self, body)
+        scope = self._scope(path, fields, exchange)
+        task = self._protocol.loop.create_task(self._run(scope, exchange))
         self._protocol.tasks.add(task)
         task.add_done_callback(self._protocol.tasks.discard)
 
@@ -101,7 +103,7 @@ class Lane(asyncio.Protocol):
         """Nobody waits for an answer any more."""
         self._protocol.connection_lost(exc)
         if self._asked is not None:
-            self._asked.is_over.set()
+            self._asked.end()
 
     def eof_received(self) -> None:
         """As uvicorn has it."""
@@ -119,7 +121,7 @@ class Lane(asyncio.Protocol):
         """Write the answer to what was asked, and go on. Raises ValueError for fields with a line break."""
         told = self._told(status, fields, body)
         self._asked = None
-        exchange.is_over.set()
+        exchange.end()
         self._cycle.response_complete = True
         if self._transport.is_closing():
             return
@@ -160,7 +162,7 @@ class Lane(asyncio.Protocol):
         )
         return (path, fields, body) if is_plain else None
 
-    def _scope(self, path: str, fields: Fields, body: bytes) -> Scope:
+    def _scope(self, path: str, fields: Fields, exchange: _Exchange) -> Scope:
         protocol = self._protocol
         whole_path = protocol.root_path + path
         return {
@@ -177,28 +179,34 @@ class Lane(asyncio.Protocol):
             "query_string": b"",
             "headers": fields,
             "state": protocol.app_state.copy(),
-            WHOLE_BODY: body,
+            WHOLE_BODY: exchange.body,
+            WHOLE_ANSWER: exchange.answer,
         }
 
-    async def _run(self, exchange: _Exchange) -> None:
+    async def _run(self, scope: Scope, exchange: _Exchange) -> None:
         try:
-            await self._protocol.app(exchange.scope, exchange.receive, exchange.send)
-            if not exchange.is_over.is_set():
+            await self._protocol.app(scope, exchange.receive, exchange.send)
+            if not exchange.is_over:
                 raise RuntimeError("the application gave no answer")
         except Exception:  # as with uvicorn, whatever happened, who asks gets an answer
-            _LOG.exception("an application failed at %s", exchange.scope["path"])
-            if not exchange.is_over.is_set():
+            _LOG.exception("an application failed at %s", scope["path"])
+            if not exchange.is_over:
                 self._cycle.keep_alive = False
                 self.answer(exchange, _FAILED.status, raw_headers(_FAILED), _FAILED.body)
 
     def _told(self, status: int, fields: Fields, body: bytes) -> bytes:
-        said = [*self._protocol.server_state.default_headers, *fields, *self._adds()]
+        said = [*fields, *self._adds()]
         if not self._cycle.keep_alive:
             said.append((_CONNECTION, b"close"))
-        head = b"\r\n".join([b": ".join(field) for field in said])
-        if head.count(b"\n") != len(said) - 1 or head.count(b"\r") != len(said) - 1:
-            raise ValueError("a header field of the answer has a line break")
-        return b"".join((_STATUS_LINES[status], head, _HEAD_END, body))
+        head = _head(said)
+        return b"".join((_STATUS_LINES[status], self._always(), head, b"\r\n", body))
+
+    def _always(self) -> bytes:
+        """The fields that uvicorn gives each answer, which it makes anew each second."""
+        of = self._protocol.server_state.default_headers
+        if self._said_always[0] is not of:
+            self._said_always = (of, _head(of))
+        return self._said_always[1]
 
     def _write(self, told: bytes) -> None:
         protocol = self._protocol
@@ -218,25 +226,50 @@ def _says_twice(fields: Fields) -> bool:
     return names.count(_CONTENT_LENGTH) > 1 or names.count(_CONNECTION) > 1
 
 
+def _head(fields: Fields) -> bytes:
+    """Header fields, each with its end of a line. Raises ValueError for one that has another."""
+    head = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if head.count(b"\n") != len(fields) or head.count(b"\r") != len(fields):
+        raise ValueError("a header field of the answer has a line break")
+    return head
+
+
 class _Exchange:
     """One request and its answer, as ASGI has them."""
 
-    def __init__(self, lane: Lane, scope: Scope) -> None:
-        self.scope = scope
-        self.is_over = asyncio.Event()
+    def __init__(self, lane: Lane, body: bytes) -> None:
+        self.body = body
+        self.is_over = False
         self._lane = lane
-        self._body: bytes | None = scope[WHOLE_BODY]
+        self._is_read = False
+        self._waits: asyncio.Event | None = None
         self._status = 0
         self._fields: Fields = ()
         self._parts: list[bytes] = []
 
+    def end(self) -> None:
+        """The answer is written, or nobody waits for it."""
+        self.is_over = True
+        if self._waits is not None:
+            self._waits.set()
+
     async def receive(self) -> Message:
         """The body, and then nothing until all is over."""
-        if self._body is None:
-            await self.is_over.wait()
-            return {"type": "http.disconnect"}
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
+        if not self._is_read:
+            self._is_read = True
+            return {"type": "http.request", "body": self.body, "more_body": False}
+        if not self.is_over:
+            self._waits = self._waits or asyncio.Event()
+            await self._waits.wait()
+        return {"type": "http.disconnect"}
+
+    def answer(self, response: Response) -> None:
+        """Send a whole answer at once. Raises RuntimeError when one has begun."""
+        if self._status:
+            raise RuntimeError("a whole answer is sent out of turn")
+        self._status = response.status
+        if not self.is_over:
+            self._lane.answer(self, response.status, raw_headers(response), response.body)
 
     async def send(self, message: Message) -> None:
         """What is sent in parts is one answer too. Raises RuntimeError for parts in a wrong order."""
@@ -246,7 +279,7 @@ class _Exchange:
         if message["type"] != "http.response.body" or not self._status:
             raise RuntimeError(f"{message['type']} is sent out of turn")
         self._parts.append(message.get("body", b""))
-        if message.get("more_body", False) or self.is_over.is_set():
+        if message.get("more_body", False) or self.is_over:
             return
         body, fields = b"".join(self._parts), [(name.lower(), value) for name, value in self._fields]
         if all(name != _CONTENT_LENGTH for name, _ in fields):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -69,7 +69,7 @@ class LoggedDecision(Struct, frozen=True, kw_only=True, tag_field="kind", tag="d
     ages_ms: list[int]
 
 
-class ReadRow(NamedTuple):
+class ReadRow(Struct, frozen=True):
     """What was read for one decision: `materialize.online.FeatureVector` in Python's own lists."""
 
     values: list[float]

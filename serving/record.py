@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from materialize.online import FeatureStatus, ReadCounts
 from models.explain import Explanation
@@ -34,7 +35,7 @@ STATUS_NAMES: dict[int, Status] = {
 }
 
 
-class Readings(NamedTuple):
+class Readings(Struct, frozen=True):
     """What was read for one model, in its order: values (NaN: none), statuses by their numbers, ages (−1: unknown)."""
 
     features: Sequence[ServedFeature]
@@ -42,22 +43,18 @@ class Readings(NamedTuple):
     statuses: list[int]
     ages_ms: list[int]
 
-    def value(self, place: int) -> float | None:
-        """The value as JSON can say it: None for a missing or an infinite one."""
-        value = self.values[place]
-        return value if math.isfinite(value) else None
-
-    def age_ms(self, place: int) -> int | None:
-        """Milliseconds, None where no event time is known."""
-        age_ms = self.ages_ms[place]
-        return None if age_ms < 0 else age_ms
-
-    def status(self, place: int) -> Status:
-        """The status by its name."""
-        return STATUS_NAMES[self.statuses[place]]
+    def told(self, place: int) -> tuple[float | None, int | None, Status]:
+        """One of them: the value as JSON can say it, None for a missing or an infinite one, the age in milliseconds,
+        None where no event time is known, and the status by its name."""
+        value, age_ms = self.values[place], self.ages_ms[place]
+        return (
+            value if math.isfinite(value) else None,
+            None if age_ms < 0 else age_ms,
+            STATUS_NAMES[self.statuses[place]],
+        )
 
 
-class Explained(NamedTuple):
+class Explained(Struct, frozen=True):
     """The explanation's part of a record: base_value + attributions of reasons + attributions_rest = margin."""
 
     reasons: list[Reason]
@@ -128,12 +125,14 @@ def _reason(share: Share, readings: Readings, attributions: list[float], errors:
 def _reason_feature(
     place: int, readings: Readings, attributions: list[float], errors: list[float] | None
 ) -> ReasonFeature:
+    feature = readings.features[place]
+    value, age_ms, status = readings.told(place)
     return ReasonFeature(
-        feature=readings.features[place].ref,
-        description=readings.features[place].description,
-        value=readings.value(place),
-        age_ms=readings.age_ms(place),
-        status=readings.status(place),
+        feature=feature.ref,
+        description=feature.description,
+        value=value,
+        age_ms=age_ms,
+        status=status,
         attribution=attributions[place],
         standard_error=None if errors is None else errors[place],
     )
@@ -147,13 +146,14 @@ def _all_readings(
         FeatureReading(
             feature=feature.ref,
             family=families[place],
-            value=readings.value(place),
-            age_ms=readings.age_ms(place),
-            status=readings.status(place),
+            value=value,
+            age_ms=age_ms,
+            status=status,
             attribution=attributions[place],
             standard_error=None if errors is None else errors[place],
         )
         for place, feature in enumerate(readings.features)
+        for value, age_ms, status in (readings.told(place),)
     ]
 
 

@@ -388,7 +388,7 @@ class ScoringService:
         if fallback is None or (policy.fallback_score is not None and not self._is_in_time(fallback, asked, since_ns)):
             return model.fallback_score(asked, policy.fallback_score or 0.0)
         adopted = fallback.served.inputs.adopted(asked.inputs)
-        return fallback.unread(asked._replace(inputs=adopted), "fallback_model")
+        return fallback.unread(msgspec.structs.replace(asked, inputs=adopted), "fallback_model")
 
     def _is_in_time(self, model: ModelRounds, asked: Asked, since_ns: int) -> bool:
         """Whether the model's answer without stored features would be there in time, by what it took lately."""

@@ -147,7 +147,8 @@ def assemble(
     extra = scored_blocks(plan, wanted.owners, entities, events, failed) if events else NO_EVENTS
     block = plan.reader.read(Found(rows, wanted.row_views, wanted.owners), np.array(as_of_ms, np.int64), extra)
     met = _met(block, wanted.owners)
-    met.event_failed.update(failed)
+    for n in failed:
+        met.event_failed[n] += 1
     if plan.is_copy:
         return FeatureMatrix(plan, block.values, block.statuses, block.ages_ms, block.objects, met)
     inputs = _Inputs(plan, block)
@@ -161,7 +162,8 @@ def _met(block: Block, owners: Ints) -> Met:
     """What the rows of each entity were like."""
     met = Met(block.rows_found)
     if block.odd_rows:
-        met.inexact.update(np.nonzero(block.inexact[owners])[1].tolist())
+        for n in np.nonzero(block.inexact[owners])[1].tolist():
+            met.inexact[n] += 1
         reasons = block.reasons[owners]
         for view, n in np.argwhere(reasons > NO_ROW).tolist():
             met.refused.setdefault(n, Counter())[REASONS[reasons[view, n]]] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -55,9 +55,9 @@ class Met:
     def __init__(self, rows_found: NDArray[np.int64]) -> None:
         self.rows_found = rows_found
         self.refused: dict[int, Counter[str]] = {}
-        self.on_demand_failed: Counter[int] = Counter()
-        self.event_failed: Counter[int] = Counter()
-        self.inexact: Counter[int] = Counter()
+        self.on_demand_failed: defaultdict[int, int] = defaultdict(int)
+        self.event_failed: defaultdict[int, int] = defaultdict(int)
+        self.inexact: defaultdict[int, int] = defaultdict(int)
         self.unread: Mapping[int, int] = _ALL_READ
 
     def of(self, entity: int) -> ReadCounts:

@@ -44,5 +44,6 @@ def test_a_signal_that_comes_amid_a_wait_for_the_event_is_heard() -> None:
 
 
 def test_another_signal_is_left_as_it_was() -> None:
-    code = f"{_BEGIN}os.kill(os.getpid(), signal.SIGHUP)\nstop.wait()"
+    as_usual = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it is ignored
+    code = f"{as_usual}{_BEGIN}os.kill(os.getpid(), signal.SIGHUP)\nstop.wait()"
     assert ended_with(code) == -signal.SIGHUP

@@ -173,7 +173,7 @@ def answers(client: redis.Redis) -> bool:
 def test_a_redis_that_dies_and_comes_back_on_its_log_leaves_exact_rows(world: World, tmp_path: Path) -> None:
     views, project = world.views(), world.project
     tables = {topic: getattr(world.live, topic).slice(0, 700) for topic in TOPICS}
-    with Valkey(tmp_path, append_only=True) as server, Restarts(server) as restarts:
+    with Valkey(tmp_path, append_only=True, config=["appendfsync always"]) as server, Restarts(server) as restarts:
         publish_all(server.url, project, tables)
         with worker_process(server.url, project, views) as (process, done):
             for wanted in (60, 250):

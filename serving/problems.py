@@ -83,8 +83,8 @@ _COME_BACK = (
 
 
 def kind_of(error: Exception) -> ProblemKind:
-    """The kind of problem that an exception is; INTERNAL for one that nobody foresaw."""
-    return KINDS.get(type(error), INTERNAL)
+    """The kind of problem that an exception is, or what it is a kind of; INTERNAL for one that nobody foresaw."""
+    return next((KINDS[kind] for kind in type(error).__mro__ if kind in KINDS), INTERNAL)
 
 
 def log_if_unforeseen(error: Exception) -> None:

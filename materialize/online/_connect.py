@@ -57,6 +57,7 @@ _LASTING = (
     failures.ClusterCrossSlotError,
     failures.CrossSlotTransactionError,
 )
+_UVLOOP_CLOSED = "the handler is closed"
 _PASSING_WORDS = re.compile(
     r"(?:^|caused error: |: ?-)(?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY) "
 )
@@ -160,11 +161,24 @@ def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
 
 
 @contextmanager
+def closed_is_lost() -> Iterator[None]:
+    """Turns what uvloop says of a connection that was reset before anything was sent, a RuntimeError that redis-py
+    passes on, into redis-py's ConnectionError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _UVLOOP_CLOSED not in str(error):
+            raise
+        raise failures.ConnectionError("the connection was lost") from error
+
+
+@contextmanager
 def unavailable_if_redis_fails() -> Iterator[None]:
     """Turns redis-py's errors into OnlineStoreUnavailableError, for what passes (Redis away, slow, loading, read-only,
     full, failing over), or OnlineStoreRefusedError, for what stays until somebody changes something."""
     try:
-        yield
+        with closed_is_lost():
+            yield
     except _FROM_REDIS as error:
         raise _translated(error) from error
 

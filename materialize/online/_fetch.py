@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import redis
 import redis.asyncio
 
+from materialize.online._connect import closed_is_lost
+
 KEYS_MAX = 1_024
 """Keys that one command names: it keeps the server from everything else for half a millisecond or so."""
 
@@ -26,10 +28,11 @@ def fetch(client: redis.Redis, keys: Sequence[bytes]) -> Rows:
 
 async def fetch_async(client: redis.asyncio.Redis, keys: Sequence[bytes]) -> Rows:
     """The same without blocking the event loop."""
-    if isinstance(client, redis.asyncio.Redis):
-        parts = [await client.mget(keys[begin : begin + KEYS_MAX]) for begin in range(0, len(keys), KEYS_MAX)]
-        return [row for rows in parts for row in rows]
-    async with client.pipeline(transaction=False) as pipeline:
-        for key in keys:
-            pipeline.get(key)
-        return list(await pipeline.execute())
+    with closed_is_lost():
+        if isinstance(client, redis.asyncio.Redis):
+            parts = [await client.mget(keys[begin : begin + KEYS_MAX]) for begin in range(0, len(keys), KEYS_MAX)]
+            return [row for rows in parts for row in rows]
+        async with client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.get(key)
+            return list(await pipeline.execute())

@@ -17,6 +17,7 @@ import redis
 import redis.asyncio
 from redis import exceptions as failures
 
+from materialize.online._connect import closed_is_lost
 from materialize.online._fetch import KEYS_MAX, Rows, fetch, fetch_async
 
 
@@ -121,9 +122,7 @@ class AsyncRowFetcher:
         """Made by the client's own means: TLS, user, database and Sentinel are its business."""
         pool = self._client.connection_pool
         self._timeout_s = pool.connection_kwargs.get("socket_timeout")
-        connection = pool.make_connection()
-        await connection.connect()
-        self._line = Line(connection)
+        self._line = await open_line(pool.make_connection())
         return self._line
 
 
@@ -131,6 +130,16 @@ def look_at(done: asyncio.Task[Line]) -> None:
     """An error that nobody waited for any more is not worth a warning."""
     if not done.cancelled():
         done.exception()
+
+
+async def open_line(connection: Any) -> Line:
+    """A line over a connection of redis-py that is not connected yet. Raises redis-py's errors."""
+    with closed_is_lost():
+        await connection.connect()
+    if connection._writer.is_closing() or connection._reader.at_eof():  # nobody would tell the line any more
+        await connection.disconnect(nowait=True)
+        raise failures.ConnectionError("the connection was lost as soon as it was made")
+    return Line(connection)
 
 
 class Line(asyncio.Protocol):

@@ -26,9 +26,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
+from materialize.online._connect import closed_is_lost
 from materialize.online._errors import OnlineStoreUnavailableError, PartlyUnreadError
 from materialize.online._fetch import Rows, fetch_async
-from materialize.online._line import Line, look_at
+from materialize.online._line import Line, look_at, open_line
 
 PAUSE_S, PAUSE_MAX_S = 0.5, 8.0
 """So long after a probe that failed comes the next one. A shard that is away again soon after is left alone for longer
@@ -146,7 +147,8 @@ class AsyncShardFetcher:
         """The nodes of each slot, its primary first."""
         manager = self._client.nodes_manager
         if not manager.slots_cache:
-            await manager.initialize()
+            with closed_is_lost():
+                await manager.initialize()
         slots: Mapping[int, Sequence[ClusterNode]] = manager.slots_cache
         return slots
 
@@ -223,9 +225,7 @@ class AsyncShardFetcher:
         if node is None:
             raise failures.ConnectionError("it is no node of the cluster any more")
         options = {**node.connection_kwargs, "retry": Retry(NoBackoff(), 0)}
-        connection = node.connection_class(**options)
-        await connection.connect()
-        shard.line = Line(connection)
+        shard.line = await open_line(node.connection_class(**options))
         return shard.line
 
     async def _read_what_has_moved(self, unread: Sequence[_Part], keys: Sequence[bytes], rows: Rows) -> None:
@@ -280,7 +280,8 @@ class AsyncShardFetcher:
         """Whether others have its slots, as any node of the cluster says."""
         manager = self._client.nodes_manager
         try:
-            await manager.initialize()
+            with closed_is_lost():
+                await manager.initialize()
         except _NO_ANSWER:
             return False
         return shard.name not in {nodes[0].name for nodes in manager.slots_cache.values()}

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -51,6 +52,7 @@ OTHER_SERVICE = "advertiser_risk"
 POLICYS_OWN = "/docs#problem-online-store-unavailable"
 """The 503 that is allowed: features cannot be read. All others are somebody's failure."""
 
+FAILURE_CHARS = 4_000
 DECISION_ID, UUID_LENGTH = b'"decision_id":"', 36
 
 DESCRIPTION = "What an IP address does with ads."
@@ -255,11 +257,19 @@ def test_while_all_below_it_dies_in_turn_no_answer_is_wrong_and_none_is_missing_
         for caller in callers:
             caller.join(2 * TIMEOUT_S)
     seconds = time.monotonic() - began
-    assert not load.odd, (len(load.odd), load.odd[:3])
+    assert not load.odd, (len(load.odd), load.odd[:3], told_of_failures(served))
     assert not load.broken, (len(load.broken), load.broken[:3])
     check_log(served, load)
     check_scores(served, load)
     assert load.statuses[HTTPStatus.OK] > 0.7 * RATE * seconds, load.statuses
+
+
+def told_of_failures(served: Served) -> str:
+    """What the replicas' logs say of requests that failed for a reason that nobody foresaw, with where."""
+    scratch = Path((served.home.root / "serving.scratch").read_text())
+    texts = [path.read_text(errors="replace") for path in scratch.rglob("replica_*.log") if not path.is_symlink()]
+    found = [text[at.start() :][:FAILURE_CHARS] for text in texts for at in re.finditer("a request failed for", text)]
+    return "\n\n".join(found[:3])
 
 
 def faults_of(served: Served) -> list[Callable[[], None]]:

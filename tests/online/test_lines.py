@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import pytest
 import redis
 import redis.asyncio
+import uvloop
 from redis import exceptions as failures
 
 from actor_risk.local import Valkey
@@ -18,7 +22,8 @@ from materialize.online import RedisSettings, connect, connect_async
 from materialize.online._fetch import KEYS_MAX
 from materialize.online._line import AsyncRowFetcher, RowFetcher
 
-TIMEOUT_S = 0.3
+TIMEOUT_S, PATIENCE_S = 0.3, 60.0
+RESETS = 100
 KEYS = [b"k%d" % i for i in range(2 * KEYS_MAX + 5)]
 
 
@@ -36,6 +41,37 @@ def operator(server: Valkey) -> Iterator[redis.Redis]:
         yield client
 
 
+class Resetting:
+    """A port that answers whatever is sent first, if it has an answer, and resets the connection."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve)
+        self.url = f"redis://127.0.0.1:{self._socket.getsockname()[1]}/0"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                if self._answer:
+                    connection.recv(1 << 12)
+                    connection.sendall(self._answer)
+
+
 def expected(keys: list[bytes]) -> list[bytes]:
     return [b"of " + key for key in keys]
 
@@ -44,17 +80,28 @@ def kill_all(operator: redis.Redis) -> None:
     operator.execute_command("CLIENT KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
-def run_async(url: str, use: Callable[[AsyncRowFetcher], Awaitable[None]], timeout_s: float = TIMEOUT_S) -> None:
-    async def main() -> None:
-        client = connect_async(RedisSettings(url, socket_timeout=timeout_s))
-        fetcher = AsyncRowFetcher(client)
-        try:
-            await use(fetcher)
-        finally:
-            await fetcher.close()
-            await client.aclose()
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+"""Ray Serve runs the second one, which says other errors of a connection that is closed."""
 
-    asyncio.run(main())
+
+def run_async(url: str, use: Callable[[AsyncRowFetcher], Awaitable[None]], timeout_s: float = TIMEOUT_S) -> None:
+    """Use a fetcher on either event loop, one after the other."""
+    for loop in LOOPS.values():
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(used(url, use, timeout_s))
+
+
+async def used(url: str, use: Callable[[AsyncRowFetcher], Awaitable[None]], timeout_s: float) -> None:
+    client = connect_async(RedisSettings(url, socket_timeout=timeout_s))
+    fetcher = AsyncRowFetcher(client)
+    try:
+        await use(fetcher)
+    finally:
+        await fetcher.close()
+        await client.aclose()
 
 
 @pytest.fixture
@@ -147,6 +194,19 @@ def test_all_who_wait_for_a_connection_learn_together_that_there_is_none() -> No
             assert {type(error) for error in failed} == {failures.TimeoutError}
 
         run_async(url, use)
+
+
+@pytest.mark.parametrize("hello", [b"", b"+OK\r\n" * 2], ids=["at once", "after the greeting"])
+def test_a_connection_that_is_reset_before_it_is_used_is_a_lost_one(hello: bytes) -> None:
+    with Resetting(hello) as server:
+
+        async def use(line: AsyncRowFetcher) -> None:
+            for _ in range(RESETS):  # it depends on the moment who notices first
+                for count in (1, KEYS_MAX + 1):
+                    with pytest.raises(failures.ConnectionError):
+                        await line.fetch(KEYS[:count])
+
+        run_async(server.url, use, timeout_s=PATIENCE_S)
 
 
 def test_what_redis_refuses_is_refused_by_name(server: Valkey, operator: redis.Redis) -> None:

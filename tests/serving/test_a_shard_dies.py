@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from serving.asgi import ScoringApp
 from serving.bootstrap import system_clock
 from serving.breaker import FAILURES_MAX
 from serving.decision import Decision
+from serving.entity_features import EntityFeaturesApi
+from serving.feast_api import FeastApi
 from serving.policy import Policy
 from serving.rollouts import RolloutFollower
 from serving.scoring import ScoringService
@@ -33,6 +36,7 @@ RISK = "risk"
 NAMES = [f"n{i}" for i in range(12)]
 DEAD = 1
 TIMEOUT_S = 1.0
+JSON = {"content-type": "application/json"}
 device = Entity(name="device", join_keys=["device_id"], value_type=ValueType.STRING)
 
 
@@ -79,7 +83,15 @@ class Risk:
         async def shut_down() -> None:
             pass
 
-        app = ScoringApp(service, clock, body_bytes_max=BODY_BYTES_MAX, shut_down=shut_down)
+        entities = EntityFeaturesApi(reader, clock.now_ms)
+        app = ScoringApp(
+            service,
+            clock,
+            body_bytes_max=BODY_BYTES_MAX,
+            shut_down=shut_down,
+            feast=FeastApi(reader),
+            entities=entities,
+        )
         rollouts = RolloutFollower(service, Rollouts(self._models), clock)
         return World(MemoryFeatures(), publisher, models, service, rollouts, app, []), reader
 
@@ -147,6 +159,12 @@ def test_who_needs_nothing_of_a_dead_shard_is_answered_as_before_and_the_others_
                     assert answer.status == needs_it
                     if needs_it == 200:
                         assert answer.decision().degraded == ["explanation_skipped", "fallback_score"]
+
+        for name in NAMES:
+            stored = await world.call("GET", f"/v1/features/ip/{name}")
+            assert stored.status == (200 if risk.is_here(plan, name)[0] else 503), stored.body
+        features = {"features": ["ips:age"], "entities": {"ip": NAMES}}
+        assert (await world.call("POST", "/get-online-features", json.dumps(features).encode(), JSON)).status == 503
 
         ready = await world.call("GET", "/readyz")
         assert ready.status == 200

@@ -181,6 +181,8 @@ class ViewJob:
         plan = self._planned(lease)
         if plan.is_done:
             self._batch_end_ms = plan.batch_end_ms
+            if not plan.is_entered:
+                self._finish(plan, lease, began_s)
             self._run.outcome = "nothing to do"
             return
         work = Work.of(

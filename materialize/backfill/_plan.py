@@ -80,8 +80,13 @@ class Plan:
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing left to do but to advance the watermark."""
+        """Whether there is nothing left to do but to advance the watermark, and to enter the job before."""
         return not self.sides and self.sides is not None if self.is_stream else not self.to_write
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether the manifest says that the job is done; it may have been killed just before that."""
+        return any(job.span == self.asked and job.inputs == self.inputs for job in self.known.jobs)
 
     @property
     def done_before(self) -> list[Span]:
@@ -96,11 +101,10 @@ class Plan:
     @property
     def seconds_estimate(self) -> float | None:
         """How long it takes if it goes as fast as the last time; None if there was none."""
-        if not self.known.jobs:
+        worked = [job for job in self.known.jobs if job.counts.events]
+        if not worked:
             return None
-        last = max(self.known.jobs, key=lambda job: job.mark.number)
-        if not last.counts.events:
-            return None
+        last = max(worked, key=lambda job: job.mark.number)
         return self.rows_to_do * last.seconds / last.counts.events
 
 

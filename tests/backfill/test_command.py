@@ -64,6 +64,22 @@ def test_a_job_reports_what_it_did_and_a_second_one_has_nothing_to_do(clean_home
     assert len(home.watermarks(STREAM_VIEW)) == len(home.watermarks(BATCH_VIEW)) == 1
 
 
+def test_a_job_that_was_killed_before_it_was_entered_is_entered_before_its_watermark_moves(
+    clean_home: BackfillHome,
+) -> None:
+    home = clean_home
+    done(home, *VIEWS, *SPAN)
+    entered = {view: home.entries(view, "job") for view in (STREAM_VIEW, BATCH_VIEW)}
+    home.forget_watermarks()
+    for view, (name,) in entered.items():
+        (path,) = home.view_folder(view).glob(f"*/{name}")
+        path.unlink()
+    again = done(home, *VIEWS, *SPAN, "--resume")
+    assert [view.outcome for view in again] == ["nothing to do", "nothing to do"]
+    assert {view: home.entries(view, "job") for view in entered} == entered
+    assert len(home.watermarks(STREAM_VIEW)) == len(home.watermarks(BATCH_VIEW)) == 1
+
+
 def keys_of(home: BackfillHome, view: str) -> list[bytes]:
     return list(home.client.scan_iter(f"{home.world.project}:{view}:*"))
 

@@ -57,9 +57,13 @@ class BackfillHome:
 
     def clear(self) -> None:
         """No rows, no manifest, no watermark."""
-        self.world.registry_path.write_bytes(self._registry)
+        self.forget_watermarks()
         self.forget_rows()
         shutil.rmtree(self.directory / "backfill", ignore_errors=True)
+
+    def forget_watermarks(self) -> None:
+        """The registry as it was first."""
+        self.world.registry_path.write_bytes(self._registry)
 
     def forget_rows(self) -> None:
         """As a server that was emptied."""

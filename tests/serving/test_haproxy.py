@@ -184,7 +184,7 @@ def test_scores_that_hang_on_a_replica_that_has_stopped_take_no_place_of_another
 
 
 @needs_haproxy
-def test_the_same_of_idle_replicas_is_asked_and_the_other_only_while_it_works(tmp_path: Path) -> None:
+def test_the_same_of_idle_replicas_is_asked_for_scores_and_the_other_only_while_it_works(tmp_path: Path) -> None:
     async def scene() -> None:
         replicas = [Replica(), Replica()]
         async with haproxy(tmp_path, *(replica.serve for replica in replicas)) as front:
@@ -202,6 +202,9 @@ def test_the_same_of_idle_replicas_is_asked_and_the_other_only_while_it_works(tm
             await held
             await post(front.port)
             assert (first.reached, other.reached) == (12, 10)
+            for _ in range(10):
+                await post(front.port, "/metrics")
+            assert (first.reached, other.reached) == (17, 15)
 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 

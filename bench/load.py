@@ -50,7 +50,7 @@ class Answers:
     statuses     int64[n] of HTTP
     began_ns     int64[n] when a request was sent, in the open loop when it was due; ns since the load began
     sent_ns      int64[n] when it was sent
-    done_ns      int64[n] when its answer was complete
+    done_ns      int64[n] when the last piece of its answer came, before this process looked at it
     lost         requests without an answer: the connection broke in the middle of it or twice, or the end came first
     resent       requests that were sent once more, because their connection was closed before an answer began
     seconds      how long requests were sent
@@ -151,11 +151,11 @@ class _Log:
         self.lost = self.resent = 0
         self._cpu_began_ns = time.process_time_ns()
 
-    def add(self, connection: _Connection, status: int, now_ns: int) -> None:
+    def add(self, connection: _Connection, status: int, done_ns: int) -> None:
         self.statuses.append(status)
         self.began.append(connection.began_ns)
         self.sent.append(connection.sent_ns)
-        self.done.append(now_ns)
+        self.done.append(done_ns)
 
     def answers(self, start_ns: int, seconds: float) -> Answers:
         cpu_ns = time.process_time_ns() - self._cpu_began_ns
@@ -180,7 +180,7 @@ class _Connection(asyncio.Protocol):
         """Bytes of the body that are still to come; or one of the two below."""
         self.busy, self.is_open, self.may_resend = False, True, False
         self.request = b""
-        self.began_ns = self.sent_ns = 0
+        self.began_ns = self.sent_ns = self._came_ns = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
@@ -195,6 +195,7 @@ class _Connection(asyncio.Protocol):
         self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._came_ns = time.monotonic_ns()
         is_news, self.is_open = self.is_open or self.busy, False
         if self._status and self._left == _UNTIL_CLOSED and error is None:
             self._complete()
@@ -202,6 +203,7 @@ class _Connection(asyncio.Protocol):
             self._broke(self)
 
     def data_received(self, data: bytes) -> None:
+        self._came_ns = time.monotonic_ns()
         if not self.busy:
             self.is_open = False  # an answer that nobody asked for, such as that the server waits no longer
             self._transport.close()
@@ -241,7 +243,7 @@ class _Connection(asyncio.Protocol):
         status, self._status, self._head, self.busy = self._status, 0, b"", False
         if not self.is_open:
             self._transport.close()
-        self._answered(self, status, time.monotonic_ns())
+        self._answered(self, status, self._came_ns)
 
 
 _CHUNKED, _UNTIL_CLOSED = -1, -2
@@ -303,8 +305,8 @@ class _Pool:
         self._open.add(connection)
         return connection
 
-    def _answered(self, connection: _Connection, status: int, now_ns: int) -> None:
-        self._log.add(connection, status, now_ns)
+    def _answered(self, connection: _Connection, status: int, done_ns: int) -> None:
+        self._log.add(connection, status, done_ns)
         if connection.is_open:
             self._ready(connection)
         else:

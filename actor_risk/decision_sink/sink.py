@@ -48,13 +48,15 @@ HOUR_MS = 3_600_000
 _POLL_RECORDS = 1_000
 _POLL_MS = 200
 _RETRY_S = 1.0
+_TAKE_OVER_S = 30.0
+"""Partitions that others hold for longer than this are held by the living: those of the dead are given to us before."""
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkSettings:
     """`age_s_max`: how long a decision waits for its file; `bytes_max`: how many wait in memory. `once`: end when all
-    that is in the log is written."""
+    that is in the log is written, but for the part of other sinks that are at work."""
 
     group: str = "decisions-sink"
     start: Start = "earliest"
@@ -95,16 +97,19 @@ class DecisionSink:
 
     def run(self, stop: threading.Event) -> SinkStatus:
         """Go on until `stop` is set, then write what was taken. Raises StreamError when the log refuses for good."""
-        self._log.ensure_topics([TOPIC, LAYOUTS_TOPIC])
+        partitions = self._log.ensure_topics([TOPIC, LAYOUTS_TOPIC])[TOPIC]
         with closing(self._log.consumer([TOPIC], self._settings.group, self._settings.start)) as consumer:
             held: frozenset[TopicPartition] = frozenset()
+            since_s = time.monotonic()
             while not stop.is_set():
                 found = self._poll(consumer, stop)
                 if self._is_due() or not held <= consumer.assignment():  # partitions that leave are done with first
                     self._write_out(consumer, stop)
-                held = consumer.assignment()
+                if held != consumer.assignment():
+                    held, since_s = consumer.assignment(), time.monotonic()
                 self._tell(self.status)
-                if self._settings.once and held and not found:
+                has_all_of_its = len(held) == partitions or time.monotonic() >= since_s + _TAKE_OVER_S
+                if self._settings.once and held and not found and has_all_of_its:
                     self._write_out(consumer, stop)
                     if self.status.lag == 0:
                         break

@@ -139,6 +139,21 @@ def test_sinks_that_are_killed_lose_nothing(log: EventLog, settings: RedisLogSet
     assert set(archived_ids(archive)) == {id_of_number(number) for number in range(first)}
 
 
+def test_once_waits_for_what_a_dead_sink_still_holds(log: EventLog, archive: Path) -> None:
+    publish(log, [logged(number) for number in range(100)])
+    dead, other = (log.consumer([sink_module.TOPIC], SinkSettings().group) for _ in range(2))
+
+    def have_shared() -> bool:
+        for consumer in (dead, other):
+            consumer.poll(1, 10)
+        return all(consumer.assignment() for consumer in (dead, other))
+
+    wait_until(have_shared, DEADLINE_S, "each has a part")
+    other.close()
+    with closing(dead):  # only after all: it says nothing more, and its time must come to an end
+        assert sink_all(log, archive).written == 100
+
+
 def _sink_for_ever(settings: RedisLogSettings, where: str) -> None:
     with closing(open_event_log(settings)) as log:
         DecisionSink(log, Archive(where), QUICK, lambda _: None).run(threading.Event())

@@ -6,8 +6,9 @@ Ray writes HAProxy's configuration and has no place for rules, but it starts any
 written, and becomes HAProxy.
 
 Ray's `leastconn` lets idle replicas take turns, so that each comes back to caches that another one has filled. Here the
-first that is idle is asked for a score, in an order that is another one on each node. `leastconn` decides when none is,
-and about all else: who reads `/metrics` by way of HAProxy must come to each replica.
+first that is idle is asked for a score, in an order that is another one on each node; `leastconn` decides when none is,
+and about all else but `/metrics`. Who reads that by way of HAProxy must come to each replica, and `leastconn` would
+always choose one that has not just answered: any is as good as another.
 
 A replica says with each answer to a score how many it takes at once (`x-capacity`, see `capacity.py`), which HAProxy
 keeps to itself. Scores under way beyond what all replicas take, and SPARE for each, are refused here. Only those count
@@ -68,10 +69,15 @@ def _rules(capacity: str, replicas: list[str]) -> str:
         f"    use-server {name.rpartition('/')[2]} if is_score {{ srv_conn({name}) eq 0 }}"
         for name in _from_here(replicas)
     ]
+    any_one = [  # each as often as another: of those that are left, the next
+        f"    use-server {name.rpartition('/')[2]} if is_metrics {{ rand({len(replicas) - place}) eq 0 }}"
+        for place, name in enumerate(replicas)
+    ]
     return "\n".join(
         [
             "    stick-table type integer size 10 store conn_cur",
             "    acl is_score path_end /v1/score",
+            "    acl is_metrics path_end /metrics",
             "    acl has_length req.hdr(content-length) -m found",
             "    http-request wait-for-body time 1s if is_score METH_POST has_length",
             "    http-request set-var(txn.length) req.body_size if is_score",
@@ -87,6 +93,7 @@ def _rules(capacity: str, replicas: list[str]) -> str:
             f"    http-response set-var({capacity}) res.hdr({CAPACITY}) if {{ res.hdr({CAPACITY}) -m found }}",
             f"    http-response del-header {CAPACITY}",
             *idle_first,
+            *any_one,
         ]
     )
 

@@ -202,9 +202,21 @@ def test_the_same_of_idle_replicas_is_asked_for_scores_and_the_other_only_while_
             await held
             await post(front.port)
             assert (first.reached, other.reached) == (12, 10)
-            for _ in range(10):
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
+@needs_haproxy
+def test_who_reads_metrics_comes_to_each_replica_whoever_answers_scores(tmp_path: Path) -> None:
+    async def scene() -> None:
+        replicas = [Replica() for _ in range(3)]
+        async with haproxy(tmp_path, *(replica.serve for replica in replicas)) as front:
+            for _ in range(90):
+                await post(front.port)
                 await post(front.port, "/metrics")
-            assert (first.reached, other.reached) == (17, 15)
+        scores, *others = sorted((replica.reached for replica in replicas), reverse=True)
+        assert scores > 90 + 10
+        assert min(others) > 10  # each expects 30
 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 

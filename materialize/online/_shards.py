@@ -147,8 +147,7 @@ class AsyncShardFetcher:
         """The nodes of each slot, its primary first."""
         manager = self._client.nodes_manager
         if not manager.slots_cache:
-            with closed_is_lost():
-                await manager.initialize()
+            await self._look_for_slots()
         slots: Mapping[int, Sequence[ClusterNode]] = manager.slots_cache
         return slots
 
@@ -278,13 +277,16 @@ class AsyncShardFetcher:
 
     async def _has_no_slots(self, shard: _Shard) -> bool:
         """Whether others have its slots, as any node of the cluster says."""
-        manager = self._client.nodes_manager
         try:
-            with closed_is_lost():
-                await manager.initialize()
+            await self._look_for_slots()
         except _NO_ANSWER:
             return False
-        return shard.name not in {nodes[0].name for nodes in manager.slots_cache.values()}
+        return shard.name not in {nodes[0].name for nodes in self._client.nodes_manager.slots_cache.values()}
+
+    async def _look_for_slots(self) -> None:
+        """Ask the nodes where the slots are now. Raises redis-py's errors."""
+        with closed_is_lost():
+            await self._client.nodes_manager.initialize()
 
     async def _is_back(self, shard: _Shard) -> bool:
         try:

@@ -32,6 +32,8 @@ from typing import Any
 import numpy as np
 import uvloop
 
+from serving.scheduling import interrupt_nobody
+
 HOST = "127.0.0.1"
 DRAIN_S = 5.0
 """How long the open loop waits for the last answers."""
@@ -98,9 +100,15 @@ def post(path: str, body: bytes) -> bytes:
     return head.encode() + b"\r\n\r\n" + body
 
 
-def closed_loop(port: int, requests: Sequence[bytes], *, connections: int, seconds: float) -> Answers:
-    """Send the requests in turn, again and again, each connection its next one as soon as it has its answer."""
-    return _apart(_closed, port, requests, connections, seconds)
+def closed_loop(
+    port: int, requests: Sequence[bytes], *, connections: int, seconds: float, interrupts: bool = True
+) -> Answers:
+    """Send the requests in turn, again and again, each connection its next one as soon as it has its answer.
+
+    Without `interrupts` the load waits for a processor instead of interrupting who has it (`serving.scheduling`), which
+    leaves more of the machine to a server on it. What the load is late by is in the latencies.
+    """
+    return _apart(interrupts, _closed, port, requests, connections, seconds)
 
 
 def open_loop(
@@ -111,13 +119,15 @@ def open_loop(
     seconds: float,
     connections: int,
     tick_ms: float = 0.0,
+    interrupts: bool = True,
     seed: int = 1,
 ) -> Answers:
     """Send the requests in turn at random times (Poisson), `rate` a second, over so many connections at the most.
 
     With `tick_ms` those of a tick are sent together at its end, which saves much of the load's own CPU at high rates.
+    `interrupts` as in `closed_loop`.
     """
-    return _apart(_open, port, requests, connections, seconds, _Schedule(rate, tick_ms, seed))
+    return _apart(interrupts, _open, port, requests, connections, seconds, _Schedule(rate, tick_ms, seed))
 
 
 @dataclass(frozen=True)
@@ -133,13 +143,15 @@ class _Schedule:
         return (start_ns + at.astype(np.int64)).tolist()
 
 
-def _apart(work: Callable[..., Coroutine[Any, Any, Answers]], *arguments: object) -> Answers:
+def _apart(interrupts: bool, work: Callable[..., Coroutine[Any, Any, Answers]], *arguments: object) -> Answers:
     with ProcessPoolExecutor(1, mp_context=_spawning) as process:
-        return process.submit(_run, work, *arguments).result()
+        return process.submit(_run, interrupts, work, *arguments).result()
 
 
-def _run(work: Callable[..., Coroutine[Any, Any, Answers]], *arguments: object) -> Answers:
+def _run(interrupts: bool, work: Callable[..., Coroutine[Any, Any, Answers]], *arguments: object) -> Answers:
     gc.disable()  # nothing here goes in circles, and a collection would be a pause of the server's
+    if not interrupts:
+        interrupt_nobody()
     return uvloop.run(work(*arguments))
 
 

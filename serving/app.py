@@ -26,6 +26,7 @@ from serving.fast_path import fast_path_notes
 from serving.json_logs import log_as_json
 from serving.policy import Policy
 from serving.rollouts import RolloutFollower
+from serving.scheduling import interrupt_nobody
 from serving.scoring import ScoringService
 from serving.settings import Settings
 
@@ -62,6 +63,8 @@ class Scoring:
         self._following: asyncio.Future[Any] | None = None
         try:
             self._settings = Settings.from_environment(os.environ)
+            if self._settings.sched_batch:
+                interrupt_nobody()
             _begin_log(self._settings.log_format)
             notes = fast_path_notes(os.environ)
             for note in notes:

@@ -1,5 +1,6 @@
 """HAProxy as Ray Serve starts it, with two rules more: a score beyond capacity is refused before it reaches a replica,
-and of replicas that have nothing to do it is always the same that is asked for a score.
+and of replicas that have nothing to do it is always the same that is asked for a score. And it interrupts nobody
+(`scheduling.py`).
 
 Ray writes HAProxy's configuration and has no place for rules, but it starts any program in HAProxy's place that
 `RAY_SERVE_HAPROXY_BINARY_PATH` names. `actor-risk-haproxy` is one: it adds the rules to the file that Ray has just
@@ -25,9 +26,11 @@ import sys
 import zlib
 from pathlib import Path
 
+from serving.scheduling import SCHED_BATCH, interrupt_nobody
+
 CAPACITY = "x-capacity"
-SPARE = 4
-"""So many more than it takes reach a replica, so that it is the replica that says when it is full: it counts each."""
+SPARE = 1
+"""So many more than it takes reach a replica, so that it refuses some itself, and its metrics show that it is full."""
 REFUSAL = (
     '{"type":"/docs#problem-too-many-requests","title":"More requests than are taken now","status":429,'
     '"detail":"more requests are under way than can be answered soon; try again in 1 s"}'
@@ -115,6 +118,8 @@ def main() -> None:
     haproxy, arguments = get_haproxy_binary(), sys.argv[1:]
     if "-f" in arguments[:-1]:
         _add_admission(haproxy, Path(arguments[arguments.index("-f") + 1]))
+    if os.environ.get(SCHED_BATCH) != "0":
+        interrupt_nobody()
     os.execv(haproxy, [haproxy, *arguments])
 
 

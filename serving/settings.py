@@ -55,6 +55,9 @@ class Settings:
                                                               OTEL_EXPORTER_OTLP_ENDPOINT, …_OTLP_TRACES_ENDPOINT
     log_format      json: lines on standard error, each with the trace id of its request
                                                               ACTOR_RISK_LOG_FORMAT, default text
+    sched_batch     1: replicas and HAProxy wait for a processor instead of interrupting who has it; 0: as Linux does by
+                    default, for nodes where jobs run besides; HAProxy must see it too: set it before Ray starts
+                                                              ACTOR_RISK_SCHED_BATCH, default 1
     body_bytes_max, redis_timeout_ms, publish_timeout_ms, ingest_timeout_ms, registry_poll_ms, rollout_poll_ms
                                                               ACTOR_RISK_… in upper case
 
@@ -82,6 +85,7 @@ class Settings:
     client_burst: int
     traces: bool
     log_format: str
+    sched_batch: bool
     body_bytes_max: int
     redis_timeout_ms: int
     publish_timeout_ms: int
@@ -120,6 +124,7 @@ class Settings:
             client_burst=_positive(environ, "CLIENT_BURST", 1_000),
             traces=_switch(environ, "TRACES", default=_has_trace_endpoint(environ)),
             log_format=_log_format(environ),
+            sched_batch=_switch(environ, "SCHED_BATCH"),
             body_bytes_max=_positive(environ, "BODY_BYTES_MAX", 1 << 20),
             redis_timeout_ms=_positive(environ, "REDIS_TIMEOUT_MS", 500),
             publish_timeout_ms=_positive(environ, "PUBLISH_TIMEOUT_MS", 250),

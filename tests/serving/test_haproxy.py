@@ -72,8 +72,9 @@ def ray_config(port: int, replica_ports: list[int], backend: str, defaults: str)
 
 
 class Front(NamedTuple):
-    """Where HAProxy listens, the servers behind it, its configuration's path, and what Ray would have written there."""
+    """HAProxy's process and port, the servers behind it, its configuration's path, and what Ray would have written."""
 
+    pid: int
     port: int
     servers: list[asyncio.Server]
     path: Path
@@ -93,7 +94,7 @@ async def haproxy(folder: Path, *serves: Serve, backend: str = "", defaults: str
         process = await asyncio.create_subprocess_exec(*program, env=environment, stdout=errors, stderr=errors)
     try:
         await until_open(port)
-        yield Front(port, servers, path, config)
+        yield Front(process.pid, port, servers, path, config)
     finally:
         process.terminate()
         await process.wait()
@@ -203,6 +204,22 @@ def test_the_same_of_idle_replicas_is_asked_for_scores_and_the_other_only_while_
             await post(front.port)
             assert (first.reached, other.reached) == (12, 10)
 
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
+@needs_haproxy
+@pytest.mark.parametrize(("variable", "policy"), [(None, "SCHED_BATCH"), ("1", "SCHED_BATCH"), ("0", "SCHED_OTHER")])
+def test_haproxy_interrupts_nobody_unless_that_is_turned_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None, policy: str
+) -> None:
+    async def scene() -> None:
+        async with haproxy(tmp_path, Replica().serve) as front:
+            await post(front.port)
+            assert os.sched_getscheduler(front.pid) == getattr(os, policy)
+
+    monkeypatch.delenv("ACTOR_RISK_SCHED_BATCH", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("ACTOR_RISK_SCHED_BATCH", variable)
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 
 

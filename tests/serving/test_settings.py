@@ -24,6 +24,7 @@ def test_everything_has_a_default_below_home() -> None:
     assert (settings.decision_log_rate, settings.decision_log_mib_max) == (1.0, 4096)
     assert (settings.decision_log_ship, settings.decision_stream_records_max) == (True, 65_536)
     assert settings.decisions_archive is None
+    assert settings.sched_batch is True
 
 
 def test_each_variable_sets_its_setting(tmp_path: Path) -> None:
@@ -38,6 +39,7 @@ def test_each_variable_sets_its_setting(tmp_path: Path) -> None:
             "ACTOR_RISK_DECISION_LOG_SHIP": "0",
             "ACTOR_RISK_DECISION_STREAM_RECORDS_MAX": "1000",
             "ACTOR_RISK_DECISIONS_ARCHIVE": "s3://bucket/decisions",
+            "ACTOR_RISK_SCHED_BATCH": "0",
             "REDIS_URL": "rediss://cache.internal:6380/2",
             "KAFKA_BOOTSTRAP_SERVERS": "kafka-1:9092,kafka-2:9092",
         }
@@ -48,6 +50,7 @@ def test_each_variable_sets_its_setting(tmp_path: Path) -> None:
     assert settings.decision_log_mib_max == 100
     assert (settings.decision_log_ship, settings.decision_stream_records_max) == (False, 1_000)
     assert settings.decisions_archive == "s3://bucket/decisions"
+    assert settings.sched_batch is False
     assert settings.redis_url == "rediss://cache.internal:6380/2"
     assert settings.kafka_servers == "kafka-1:9092,kafka-2:9092"
 

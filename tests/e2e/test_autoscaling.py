@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import threading
@@ -103,6 +104,11 @@ def answering(port: int) -> int:
     return len(found)
 
 
+def interrupts_nobody(pid: int) -> bool:
+    """Whether a replica answers under SCHED_BATCH: the thread that does is one of many, of which most are Ray's."""
+    return any(os.sched_getscheduler(int(thread)) == os.SCHED_BATCH for thread in os.listdir(f"/proc/{pid}/task"))
+
+
 def test_load_makes_a_second_replica_and_calm_ends_it_without_a_failed_request(
     tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +117,7 @@ def test_load_makes_a_second_replica_and_calm_ends_it_without_a_failed_request(
         with callers.at_work(BUSY):
             wait_until(lambda: answering(port) == 2, SCALED_S, "a second replica answers")
             up_s = time.monotonic() - began
+            assert all(map(interrupts_nobody, replica_pids()))
             time.sleep(5)
         busy = Counter(callers.statuses)
         began = time.monotonic()

@@ -106,7 +106,8 @@ def answering(port: int) -> int:
 
 def interrupts_nobody(pid: int) -> bool:
     """Whether a replica answers under SCHED_BATCH: the thread that does is one of many, of which most are Ray's."""
-    return any(os.sched_getscheduler(int(thread)) == os.SCHED_BATCH for thread in os.listdir(f"/proc/{pid}/task"))
+    threads = (int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir())
+    return any(os.sched_getscheduler(thread) == os.SCHED_BATCH for thread in threads)
 
 
 def test_load_makes_a_second_replica_and_calm_ends_it_without_a_failed_request(

@@ -225,15 +225,7 @@ class _Benchmark:
     def _overload(self, port: int) -> Findings:
         """Three times the most that the same server has just done is offered; only 200 and 429 are right answers, as
         they are of the many connections that find out how much that is."""
-        peak = _measured(
-            lambda: closed_loop(
-                port,
-                self._asked.explain,
-                connections=PEAK_CONNECTIONS,
-                seconds=self._scale.seconds,
-                interrupts=False,
-            )
-        )
+        peak = self._closed(port, self._asked.explain, PEAK_CONNECTIONS, interrupts=False)
         self._rounds.note_cpu("peak", peak)
         best = max(peak.answers.per_second(), self._rounds.figures["explain_rps"][-1])
         loaded = _measured(
@@ -264,9 +256,19 @@ class _Benchmark:
         }
         return Findings(figures, {}, notes)
 
-    def _closed(self, port: int, requests: Sequence[bytes], connections: int, seconds: float | None = None) -> Loaded:
+    def _closed(
+        self,
+        port: int,
+        requests: Sequence[bytes],
+        connections: int,
+        seconds: float | None = None,
+        *,
+        interrupts: bool = True,
+    ) -> Loaded:
         taken = seconds or self._scale.seconds
-        return _measured(lambda: closed_loop(port, requests, connections=connections, seconds=taken))
+        return _measured(
+            lambda: closed_loop(port, requests, connections=connections, seconds=taken, interrupts=interrupts)
+        )
 
 
 def _wrong(answers: Answers) -> int:

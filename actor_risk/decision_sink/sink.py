@@ -105,8 +105,9 @@ class DecisionSink:
                 found = self._poll(consumer, stop)
                 if self._is_due() or not held <= consumer.assignment():  # partitions that leave are done with first
                     self._write_out(consumer, stop)
-                if held != consumer.assignment():
-                    held, since_s = consumer.assignment(), time.monotonic()
+                assigned = consumer.assignment()
+                if assigned != held:
+                    held, since_s = assigned, time.monotonic()
                 self._tell(self.status)
                 has_all_of_its = len(held) == partitions or time.monotonic() >= since_s + _TAKE_OVER_S
                 if self._settings.once and held and not found and has_all_of_its:

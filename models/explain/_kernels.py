@@ -144,7 +144,7 @@ def _add_groups(ints: Ints, floats: Floats, bucket: Ints, patterns: Ints, size: 
 
 @compiled
 def _add_shares(ints: Ints, floats: Floats, patterns: Ints, out: Floats) -> float:
-    """Adds to `out` float64[F] what the tables have for the patterns int32[GROUPS] of one row."""
+    """Adds to `out` float64[F] what the tables have for patterns int32[GROUPS] of one row; returns as `_add_groups`."""
     fetched = 0.0
     for b in range(ints[at.BUCKETS]):
         bucket = ints[ints[at.BUCKETS_AT] + b * at.BUCKET_WIDTH : ints[at.BUCKETS_AT] + (b + 1) * at.BUCKET_WIDTH]

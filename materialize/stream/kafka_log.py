@@ -34,6 +34,7 @@ _FETCH_WAIT_MS = 50  # the broker answers at once when there are records; this b
 _FETCH_BYTES_MAX = 4 * 1024 * 1024
 _RECORD_BYTES_MAX = 1024 * 1024  # the default `message.max.bytes` of a broker, which refuses more
 _HEARTBEATS_PER_SESSION = 3
+_DELETED_POLL_S = 0.01
 
 
 class KafkaLog:
@@ -67,6 +68,12 @@ class KafkaLog:
             with suppress(kafka_errors.UnknownTopicOrPartitionError):  # somebody was faster
                 if existing:
                     admin.delete_topics(sorted(existing))
+            # A broker lists them for a moment longer: whoever would make them anew would find them made, and lose them.
+            deadline_s = time.monotonic() + self._settings.timeout_ms / 1000
+            while existing.intersection(admin.list_topics()):
+                if time.monotonic() >= deadline_s:
+                    raise LogUnavailableError(f"Kafka still lists topics {self._settings.timeout_ms} ms after deletion")
+                time.sleep(_DELETED_POLL_S)
 
     def consumer(self, topics: Sequence[str], group: str, start: Start = "earliest") -> KafkaConsumer:
         """See `EventLog.consumer`."""

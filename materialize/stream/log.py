@@ -160,7 +160,10 @@ class EventLog(Protocol):
         ...
 
     def delete_topics(self, names: Sequence[str]) -> None:
-        """Delete topics with their records. Topics that do not exist are passed over."""
+        """Delete topics with their records; then they can be made anew. Topics that do not exist are passed over.
+
+        Raises LogUnavailableError when they are not gone within the settings' `timeout_ms`.
+        """
         ...
 
     def consumer(self, topics: Sequence[str], group: str, start: Start = "earliest") -> EventLogConsumer:

@@ -616,13 +616,13 @@ def test_a_topic_that_is_made_again_is_another_incarnation(
     first.close()
     again.close()
     log.delete_topics([topic])
-    wait_until(lambda: made_again(log, topic), DEADLINE_S, "the topic is made again")
+    assert log.ensure_topics([topic], 4) == {topic: 4}
     assert join().incarnation(topic) != first.incarnation(topic)
 
 
-def made_again(log: EventLog, topic: str) -> bool:
-    """Kafka deletes in the background, and says so to whoever makes the topic too soon."""
-    try:
-        return log.ensure_topics([topic], 4)[topic] == 4
-    except (StreamError, LookupError):
-        return False
+def test_topics_that_were_deleted_can_be_made_again_at_once(log: EventLog, topic: str) -> None:
+    topics = [topic, f"{topic}.dead-letters"]
+    for turn in range(30):
+        partitions = 4 + turn % 2
+        log.delete_topics(topics)
+        assert log.ensure_topics(topics, partitions) == dict.fromkeys(topics, partitions)

@@ -26,7 +26,6 @@ from actor_risk.local.processes import log_tail, stop_by_marker
 READY_TIMEOUT_S = 120.0
 REPLICA_PORTS = 100
 """More than there are replicas: a port that one has given up is not taken again at once."""
-PORT_MAX = 65_535
 SCRATCH_PREFIX = "ar-"
 SHORT_TEMP = "/tmp" if sys.platform == "linux" else None
 """Not TMPDIR, which may be long: Ray adds a folder of 56 characters, and HAProxy takes socket paths of 97 at most."""
@@ -53,7 +52,7 @@ def fast_environment(scratch: Path) -> dict[str, str]:
     """
     if sys.platform != "linux":
         return {}
-    replicas_from = min(free_port(), PORT_MAX - REPLICA_PORTS)
+    replicas_from = free_port()
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),

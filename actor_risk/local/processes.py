@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,13 +18,22 @@ from actor_risk.local.errors import DeadlineError, LocalRuntimeError, MissingToo
 
 _GUARD = Path(__file__).with_name("_guard.py")
 _LOG_TAIL_CHARS = 2_000
+_PORTS = range(20_000, 32_600)
+"""Above those that Ray's workers take by default, and a hundred and more below those of outgoing connections: Linux'
+begin at 32,768."""
+_CHANCE = random.SystemRandom()
+"""Not the same in two processes, whatever was seeded."""
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on now. Somebody may take it before you do: be ready to retry."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on 127.0.0.1 that nobody listens on now. Somebody may take it before you do: be ready to retry.
+
+    It is none that a system gives to outgoing connections, of which a busy machine opens thousands in the meantime.
+    """
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", _CHANCE.choice(_PORTS)))
+            return int(probe.getsockname()[1])
 
 
 def is_listening(port: int) -> bool:

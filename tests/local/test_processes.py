@@ -47,6 +47,14 @@ def test_a_free_port_has_no_listener_until_somebody_listens() -> None:
         assert is_listening(port)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says which ports outgoing connections have")
+def test_a_free_port_is_none_that_an_outgoing_connection_may_take() -> None:
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = {free_port() for _ in range(200)}
+    assert not any(low <= port <= high for port in ports)
+    assert len(ports) > 150
+
+
 def test_a_childs_output_goes_to_its_log(tmp_path: Path) -> None:
     child = start_child([sys.executable, "-c", "print('hello')"], tmp_path / "logs" / "child.log")
     assert child.wait(timeout=20) == 0

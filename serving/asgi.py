@@ -144,14 +144,20 @@ class ScoringApp:
         door.refusal = Response(problem.status, self._encoder.encode(problem), PROBLEM_JSON, headers_of(error))
         door.sheds = self._sheds
         door.capacity = lambda: self._service.capacity
+        door.hears_refused = self._count_refused
 
     def _sheds(self) -> bool:
-        is_shed = self._service.sheds()
+        is_shed = self._service.is_full
         if is_shed:
-            kind = KINDS[TooManyRequestsError]
-            self._telemetry.count_problem(kind.word)
-            self._telemetry.count_request(SCORE, kind.status)
+            self._count_refused(1)
         return is_shed
+
+    def _count_refused(self, count: int) -> None:
+        """Count scores that were refused at the door, or on the way to it."""
+        kind = KINDS[TooManyRequestsError]
+        self._service.count_refused(count)
+        self._telemetry.count_problem(kind.word, count)
+        self._telemetry.count_request(SCORE, kind.status, count)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request, or the lifespan. Every failure becomes problem details."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.clock import NS_PER_MS
-from serving.haproxy import CAPACITY
-from serving.http import Response, respond
+from serving.haproxy import CAPACITY, REFUSED
+from serving.http import WHOLE_ANSWER, Response, respond
 from serving.lane import lay_lane
 from serving.ray_counts import RayCounts, ray_counts_of
 
@@ -24,14 +24,16 @@ SHORT = frozenset({SCORE, "/v1/explain"})
 """Answered within milliseconds, and by their own deadline."""
 
 _ERROR = 500
-_CAPACITY = CAPACITY.encode()
+_CAPACITY, _REFUSED = CAPACITY.encode(), REFUSED.encode()
+_REFUSED_DIGITS_MAX = 9
 
 Answering = Callable[[Scope, Receive, Send], Awaitable[int]]
 """An ASGI application for HTTP that returns the status that it answered with."""
 
 
 class Door:
-    """How this process answers at the edge, whether it takes another score, how many at once, and what it says if not.
+    """How this process answers at the edge, whether it takes another score, how many at once, what it says if not, and
+    who hears how many were refused on the way.
 
     Ray builds what stands around an application apart from it, by the name of a module: that is where the two meet.
     """
@@ -39,6 +41,7 @@ class Door:
     def __init__(self) -> None:
         self.sheds: Callable[[], bool] = lambda: False
         self.capacity: Callable[[], int | None] = lambda: None
+        self.hears_refused: Callable[[int], None] = lambda _: None
         self.refusal = Response(429)
         self._answer: Answering | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -73,16 +76,25 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application's own answer."""
         if scope["type"] == "http" and scope.get("path") in SHORT:
+            if WHOLE_ANSWER not in scope:  # else it was heard on its lane
+                _hear(dict(scope["headers"]))
             refusal = _refusal(scope["path"]) if scope["method"] == "POST" else None
             if refusal is not None:
                 await respond(send, refusal)
                 return
             answer = DOOR.answer_in(asyncio.get_running_loop())
             if answer is not None and self._counts is not None:
-                lay_lane(send, SHORT, _refusal, _capacity)
+                lay_lane(send, SHORT, _hear, _refusal, _capacity)
                 await _answer_counted(answer, self._counts, scope, receive, send)
                 return
         await self._app(_for_ray(scope) if "headers" in scope else scope, receive, send)
+
+
+def _hear(fields: Mapping[bytes, bytes]) -> None:
+    """Take from a request's header fields what HAProxy tells: how many scores it has refused since it told last."""
+    told = fields.get(_REFUSED)
+    if told is not None and told.isdigit() and len(told) <= _REFUSED_DIGITS_MAX:
+        DOOR.hears_refused(int(told))
 
 
 def _refusal(path: str) -> Response | None:

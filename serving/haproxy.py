@@ -12,9 +12,10 @@ and about all else but `/metrics`. Who reads that by way of HAProxy must come to
 always choose one that has not just answered: any is as good as another.
 
 A replica says with each answer to a score how many it takes at once (`x-capacity`, see `capacity.py`), which HAProxy
-keeps to itself. Scores under way beyond what all replicas take, and SPARE for each, are refused here. Only those count
-whose body is there: who sends a head and no more must not take the place of others. What else there is (batches,
-explanations, long or chunked bodies) is not counted, and is refused by nobody but a replica.
+keeps to itself. Scores under way beyond what all replicas take are refused here, and the next that is not tells its
+replica how many were (`x-refused`), so that metrics have them all. Under way are those whose body is there: who sends a
+head and no more must not take the place of others. What else there is (batches, explanations, long or chunked bodies)
+does not count, and is refused by nobody but a replica.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ from pathlib import Path
 
 from serving.scheduling import SCHED_BATCH, interrupt_nobody
 
-CAPACITY = "x-capacity"
-SPARE = 1
-"""So many more than it takes reach a replica, so that it refuses some itself, and its metrics show that it is full."""
+CAPACITY, REFUSED = "x-capacity", "x-refused"
 REFUSAL = (
     '{"type":"/docs#problem-too-many-requests","title":"More requests than are taken now","status":429,'
     '"detail":"more requests are under way than can be answered soon; try again in 1 s"}'
@@ -53,11 +52,13 @@ def _with_rules(section: str, number: int) -> str:
     if backend is None:
         return section
     replicas = [f"{backend[1]}/{name}" for name in _REPLICA.findall(section)]
-    return f"{backend[0]}\n{_rules(f'proc.capacity{number}', replicas)}\n{section[backend.end() + 1 :]}"
+    rules = _rules(f"proc.capacity{number}", f"proc.refused{number}", replicas)
+    return f"{backend[0]}\n{rules}\n{section[backend.end() + 1 :]}"
 
 
-def _rules(capacity: str, replicas: list[str]) -> str:
-    """`capacity`: the variable of HAProxy's process that has what a replica of this backend said last.
+def _rules(capacity: str, refused: str, replicas: list[str]) -> str:
+    """Names of variables of HAProxy's process: `capacity` has what a replica of this backend said last, `refused` how
+    many were refused since a replica was told.
 
     A score is refused when there are too many, unless one of the replicas has room: those that count may hang on
     another one, which has stopped.
@@ -65,9 +66,10 @@ def _rules(capacity: str, replicas: list[str]) -> str:
     refusal = REFUSAL.replace('"', '\\"')
     has_room = [
         f"    http-request set-var(txn.has_room) bool(1) "
-        f"if {{ var(txn.many) -m bool }} {{ srv_is_up({name}) }} {{ srv_conn({name}),sub(txn.each) lt 0 }}"
+        f"if {{ var(txn.many) -m bool }} {{ srv_is_up({name}) }} {{ srv_conn({name}),sub({capacity}) lt 0 }}"
         for name in replicas
     ]
+    is_too_much = "if { var(txn.many) -m bool } !{ var(txn.has_room) -m bool }"
     idle_first = [
         f"    use-server {name.rpartition('/')[2]} if is_score {{ srv_conn({name}) eq 0 }}"
         for name in _from_here(replicas)
@@ -86,13 +88,16 @@ def _rules(capacity: str, replicas: list[str]) -> str:
             "    http-request set-var(txn.length) req.body_size if is_score",
             "    http-request track-sc0 int(1) if is_score METH_POST has_length { req.body_len,sub(txn.length) ge 0 }",
             "    http-request set-var(txn.replicas) nbsrv if is_score",
-            f"    http-request set-var(txn.each) var({capacity}),add({SPARE}) if is_score",
-            "    http-request set-var(txn.room) var(txn.each),mul(txn.replicas) if is_score",
+            f"    http-request set-var(txn.room) var({capacity}),mul(txn.replicas) if is_score",
             "    http-request set-var(txn.many) bool(1) "
             f"if {{ var({capacity}) -m found }} {{ nbsrv gt 0 }} {{ sc0_conn_cur,sub(txn.room) gt 0 }}",
             *has_room,
+            f"    http-request set-var({refused}) var({refused},0),add(1) {is_too_much}",
             "    http-request return status 429 content-type application/problem+json hdr retry-after 1 "
-            f'string "{refusal}" if {{ var(txn.many) -m bool }} !{{ var(txn.has_room) -m bool }}',
+            f'string "{refusal}" {is_too_much}',
+            f"    http-request del-header {REFUSED}",
+            f"    http-request set-header {REFUSED} %[var({refused})] if is_score {{ var({refused}) -m int gt 0 }}",
+            f"    http-request set-var({refused}) int(0) if is_score {{ var({refused}) -m int gt 0 }}",
             f"    http-response set-var({capacity}) res.hdr({CAPACITY}) if {{ res.hdr({CAPACITY}) -m found }}",
             f"    http-response del-header {CAPACITY}",
             *idle_first,

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 
 from starlette.types import Message, Scope, Send
@@ -27,6 +27,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from serving.http import WHOLE_ANSWER, WHOLE_BODY, Response, raw_headers
 
 Fields = Sequence[tuple[bytes, bytes]]
+Hears = Callable[[Mapping[bytes, bytes]], None]
+"""Takes from the header fields of a request what is no affair of the application."""
 Refuses = Callable[[str], Response | None]
 """Path → the answer to a request that is refused at once, whatever it says; None for one to be answered."""
 Adds = Callable[[], Fields]
@@ -43,7 +45,7 @@ _FAILED = Response(500, b"Internal Server Error", "text/plain; charset=utf-8")
 _LOG = logging.getLogger(__name__)
 
 
-def lay_lane(send: Send, paths: frozenset[str], refuses: Refuses, adds: Adds = tuple) -> None:
+def lay_lane(send: Send, paths: frozenset[str], hears: Hears, refuses: Refuses, adds: Adds = tuple) -> None:
     """Take the next requests for `paths` on the connection of `send`, if uvicorn has it and it is plain."""
     cycle = getattr(send, "__self__", None)
     if not isinstance(cycle, RequestResponseCycle):
@@ -51,7 +53,7 @@ def lay_lane(send: Send, paths: frozenset[str], refuses: Refuses, adds: Adds = t
     protocol = cycle.transport.get_protocol()
     is_known = type(protocol) is HttpToolsProtocol and protocol.cycle is cycle
     if is_known and protocol.scheme == "http" and protocol.limit_concurrency is None:
-        cycle.transport.set_protocol(Lane(protocol, cycle, paths, refuses, adds))
+        cycle.transport.set_protocol(Lane(protocol, cycle, paths, hears, refuses, adds))
 
 
 class Lane(asyncio.Protocol):
@@ -62,12 +64,14 @@ class Lane(asyncio.Protocol):
         protocol: HttpToolsProtocol,
         cycle: RequestResponseCycle,
         paths: frozenset[str],
+        hears: Hears,
         refuses: Refuses,
         adds: Adds,
     ) -> None:
         self._protocol = protocol
         self._cycle = cycle
         self._transport = cycle.transport
+        self._hears = hears
         self._refuses = refuses
         self._adds = adds
         self._paths = {f"POST {path} HTTP/1.1".encode(): path for path in paths}
@@ -160,7 +164,10 @@ class Lane(asyncio.Protocol):
             and _NOT_PLAIN.isdisjoint(by_name)
             and (len(by_name) == len(fields) or not _says_twice(fields))
         )
-        return (path, fields, body) if is_plain else None
+        if not is_plain:
+            return None
+        self._hears(by_name)
+        return path, fields, body
 
     def _scope(self, path: str, fields: Fields, exchange: _Exchange) -> Scope:
         protocol = self._protocol

@@ -323,11 +323,14 @@ class ScoringService:
         """How many scores are taken at once, now."""
         return self._capacity.bound
 
-    def sheds(self) -> bool:
-        """Whether a request is to be refused before anything is done for it; such a one is counted."""
-        is_full = self._capacity.is_full()
-        self._refused += is_full
-        return is_full
+    @property
+    def is_full(self) -> bool:
+        """Whether no more scores are taken, now."""
+        return self._capacity.is_full()
+
+    def count_refused(self, count: int) -> None:
+        """Count scores that were told to come back by who stands before the service."""
+        self._refused += count
 
     def _patient(self) -> int:
         """How many patient ones wait, for all models together."""

@@ -17,9 +17,9 @@ class Counts:
     def __init__(self) -> None:
         self.series: dict[tuple[object, ...], int] = {}
 
-    def add(self, *labels: object) -> None:
-        """Add one to the series of these label values."""
-        self.series[labels] = self.series.get(labels, 0) + 1
+    def add(self, *labels: object, count: int = 1) -> None:
+        """Add to the series of these label values."""
+        self.series[labels] = self.series.get(labels, 0) + count
 
 
 class Buckets:

@@ -68,13 +68,13 @@ class Telemetry:
             found = self._tallies[key] = ModelTally(refs, bounds, served.reference)
         return found
 
-    def count_request(self, route: str, status: int) -> None:
-        """Count one answer. `route` is one of the application's, so that the series stay few."""
-        self._requests.add(route, status)
+    def count_request(self, route: str, status: int, count: int = 1) -> None:
+        """Count answers. `route` is one of the application's, so that the series stay few."""
+        self._requests.add(route, status, count=count)
 
-    def count_problem(self, word: str) -> None:
-        """Count an answer, or one of a batch's, that is a problem of this kind."""
-        self._problems.add(word)
+    def count_problem(self, word: str, count: int = 1) -> None:
+        """Count answers, or parts of a batch's, that are problems of this kind."""
+        self._problems.add(word, count=count)
 
     def count_repeat(self) -> None:
         """Count a request with an idempotency key that got the answer of the first one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -297,6 +299,44 @@ def test_what_some_clients_do_to_the_server_is_nothing_to_the_others(demo: Demo)
         slow[3].settimeout(60)
         assert slow[3].recv(100).startswith(b"HTTP/1.1 408"), "whose body does not come is told so"
     assert demo.ask("/v1/score", {"model": "advertiser_risk", "entities": entities})[0] == 200
+
+
+def test_whoever_is_told_to_come_back_is_counted_whether_a_replica_says_so_or_haproxy(demo: Demo) -> None:
+    """Scores of many callers at once, far beyond what is taken."""
+    actor = labelled(demo.home, "advertiser_risk").iloc[0]
+    asked = {"model": "advertiser_risk", "entities": {key: actor[key] for key in ("advertiser_id", "ip", "device_id")}}
+    body = json.dumps(asked).encode()
+    head = b"POST /v1/score HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    request = head + b"content-length: %d\r\n\r\n" % len(body) + body
+
+    async def status(port: int) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+        return answer[:12].decode()
+
+    async def at_once(count: int) -> Counter[str]:
+        port = int(demo.url.rpartition(":")[2])
+        return Counter(await asyncio.gather(*(status(port) for _ in range(count))))
+
+    assert demo.ask("/v1/score", asked)[0] == 200  # now HAProxy knows how many are taken
+    before = refused_scores(demo.url)
+    answers = asyncio.run(asyncio.wait_for(at_once(900), 60))
+    assert answers.keys() == {"HTTP/1.1 200", "HTTP/1.1 429"}
+    assert demo.ask("/v1/score", asked)[0] == 200  # and the last refusals are told with it
+    assert refused_scores(demo.url) - before == answers["HTTP/1.1 429"]
+
+
+def refused_scores(url: str) -> float:
+    """How many scores were refused, by the metrics of all replicas that several scrapes come to."""
+    found: dict[str, str] = {}
+    for _ in range(8):
+        with urlopen(f"{url}/metrics", timeout=20) as page:
+            found |= re.findall(
+                r'^actor_risk_refused_total\{replica="(.+)"\} (\S+)$', page.read().decode(), re.MULTILINE
+            )
+    return sum(map(float, found.values()))
 
 
 def all_pids() -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,24 @@ def test_a_score_beyond_capacity_is_refused_before_ray_serve_and_said_as_anywher
     assert dict(door.refusal.headers)["retry-after"] == "1"
     assert {answer.status for answer in answered} == {200}
     assert world.service.state().refused == 2
+
+
+@pytest.mark.parametrize(("told", "count"), [("40", 40), ("0", 0), ("-5", 0), ("4e1", 0), ("", 0), ("9" * 10, 0)])
+def test_scores_that_were_refused_on_the_way_are_counted_where_they_are_told(
+    world: World, opened: Door, told: str, count: int
+) -> None:
+    world.app.stand_at(opened)
+    headers = {"content-type": "application/json", "x-refused": told}
+
+    async def scene() -> Answer:
+        opened.open(world.app.answer, asyncio.get_running_loop())
+        return await at_edge(world, RayReplica()).call("POST", "/v1/score", json.dumps(SCORING).encode(), headers)
+
+    assert asyncio.run(scene()).status == 200
+    assert world.service.state().refused == count
+    page = asyncio.run(world.call("GET", "/metrics")).body.decode()
+    for series in ('requests_total{route="/v1/score",status="429"}', 'problems_total{problem="too-many-requests"}'):
+        assert sum(map(float, re.findall(rf"^actor_risk_{re.escape(series)} (\S+)$", page, re.MULTILINE))) == count
 
 
 def test_a_user_config_names_the_models_to_serve(world: World) -> None:

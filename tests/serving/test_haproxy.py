@@ -16,7 +16,7 @@ import pytest
 import serving.haproxy
 from actor_risk.local import free_port
 from serving.edge import Door
-from serving.haproxy import REFUSAL, SPARE, with_admission
+from serving.haproxy import REFUSAL, with_admission
 from tests.serving.fakes import build_world
 
 DEADLINE_S = 20.0
@@ -32,25 +32,30 @@ class Replica:
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.go.set()
-        self.reached = 0
+        self.heads: list[bytes] = []
+
+    @property
+    def reached(self) -> int:
+        """How many requests have come."""
+        return len(self.heads)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await asked(reader):
-            self.reached += 1
+        while head := await asked(reader):
+            self.heads.append(head)
             await self.go.wait()
             writer.write(b"HTTP/1.1 200 OK\r\nx-capacity: %d\r\ncontent-length: 2\r\n\r\n{}" % CAPACITY)
         writer.close()
 
 
-async def asked(reader: asyncio.StreamReader) -> bool:
-    """Read one request; whether there was one."""
+async def asked(reader: asyncio.StreamReader) -> bytes:
+    """Read one request; its head in small letters, empty when there is none."""
     try:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
         await reader.readexactly(length)
     except (asyncio.IncompleteReadError, ConnectionError):
-        return False
-    return True
+        return b""
+    return head
 
 
 def ray_config(port: int, replica_ports: list[int], backend: str, defaults: str) -> str:
@@ -113,10 +118,11 @@ async def until_open(port: int) -> None:
             return
 
 
-async def post(port: int, path: str = "/v1/score") -> bytes:
+async def post(port: int, path: str = "/v1/score", field: bytes = b"host: x") -> bytes:
     """One request on a connection of its own; the whole answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}" % path.encode())
+    head = b"POST %b HTTP/1.1\r\n%b\r\nconnection: close\r\ncontent-length: 2\r\n\r\n" % (path.encode(), field)
+    writer.write(head + b"{}")
     answer = await reader.read()
     writer.close()
     return answer.lower()
@@ -139,7 +145,7 @@ def test_scores_beyond_what_all_replicas_take_are_refused_before_them(tmp_path: 
             assert b"x-capacity" not in first
             for replica in replicas:
                 replica.go.clear()
-            room = (CAPACITY + SPARE) * count
+            room = CAPACITY * count
             held = [asyncio.create_task(post(port)) for _ in range(room)]
             await until_reached(replicas, 1 + room)
             refused = await post(port)
@@ -159,6 +165,31 @@ def test_scores_beyond_what_all_replicas_take_are_refused_before_them(tmp_path: 
 
 
 @needs_haproxy
+def test_replicas_are_told_once_how_many_scores_were_refused_before_them(tmp_path: Path) -> None:
+    async def scene() -> None:
+        replica = Replica()
+        async with haproxy(tmp_path, replica.serve) as front:
+            port = front.port
+            await post(port)
+            for refused in (3, 1):
+                replica.go.clear()
+                held = [asyncio.create_task(post(port)) for _ in range(CAPACITY)]
+                await until_reached([replica], replica.reached + CAPACITY)
+                for _ in range(refused):
+                    assert (await post(port)).startswith(b"http/1.1 429")
+                replica.go.set()
+                await asyncio.gather(*held)
+                await post(port, "/v1/score:batch")
+                for _ in range(2):
+                    await post(port, field=b"x-refused: 7")
+        told = [re.findall(rb"x-refused: (\S*)\r", head) for head in replica.heads]
+        nothing_new: list[list[bytes]] = [[]] * (CAPACITY + 1)
+        assert told == [[], *nothing_new, [b"3"], [], *nothing_new, [b"1"], []]
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
+@needs_haproxy
 def test_scores_that_hang_on_a_replica_that_has_stopped_take_no_place_of_another(tmp_path: Path) -> None:
     async def scene() -> None:
         replicas, watched = [Replica(), Replica()], "    default-server check inter 50ms"
@@ -167,7 +198,7 @@ def test_scores_that_hang_on_a_replica_that_has_stopped_take_no_place_of_another
             await post(port)
             for replica in replicas:
                 replica.go.clear()
-            room = (CAPACITY + SPARE) * 2
+            room = CAPACITY * 2
             held = [asyncio.create_task(post(port)) for _ in range(room)]
             await until_reached(replicas, 1 + room)
             front.servers[0].close()
@@ -272,7 +303,7 @@ def test_who_does_not_send_a_whole_request_takes_nobodys_place(tmp_path: Path, k
         async with haproxy(tmp_path, Replica().serve) as front:
             port = front.port
             await post(port)
-            stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * (CAPACITY + SPARE))]
+            stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * CAPACITY)]
             for _, writer in stalled:
                 writer.write(STALLED[kind])
                 await writer.drain()
@@ -312,7 +343,7 @@ def test_scores_are_refused_by_nobody_before_a_replica_has_said_what_it_takes(tm
         replica = Replica()
         replica.go.clear()
         async with haproxy(tmp_path, replica.serve) as front:
-            held = [asyncio.create_task(post(front.port)) for _ in range(3 * (CAPACITY + SPARE))]
+            held = [asyncio.create_task(post(front.port)) for _ in range(3 * CAPACITY)]
             await until_reached([replica], len(held))
             replica.go.set()
             answers = await asyncio.gather(*held)
@@ -337,8 +368,8 @@ def test_a_configuration_that_does_not_bear_the_rule_stays_as_it_is(tmp_path: Pa
 def test_each_application_has_a_capacity_of_its_own_and_nothing_else_has_one() -> None:
     others = "backend default_backend\n    mode http\nbackend http-a-via-ingress-request-router\n    server one a:1\n"
     changed = with_admission("backend http-a\n    server one a:1 check\n" + others + "backend http-b\n    mode http\n")
-    variables = re.findall(r"http-response set-var\((proc\.\w+)\)", changed)
-    assert len(variables) == len(set(variables)) == 2
+    for kind in ("capacity", "refused"):
+        assert len({*re.findall(rf"set-var\(proc\.({kind}\d)\)", changed)}) == 2
     assert changed.startswith("backend http-a\n    stick-table")
     assert "\n    server one a:1 check\n" + others + "backend http-b\n    stick-table" in changed
     assert with_admission(others) == others

@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
@@ -33,6 +33,7 @@ class App:
         self.has_lanes = has_lanes
         self.refuses = False
         self.adds: tuple[tuple[bytes, bytes], ...] = ()
+        self.heard: list[Mapping[bytes, bytes]] = []
         self.writes: list[bytes] = []
         self.under_way = threading.Event()
         self.released = threading.Event()
@@ -45,7 +46,7 @@ class App:
         if self.has_lanes and scope["path"] in PATHS:
             if hasattr(send.__self__, "transport"):
                 send.__self__.transport = Watched(send.__self__.transport, self.writes)
-            lay_lane(send, PATHS, lambda _: REFUSAL if self.refuses else None, lambda: self.adds)
+            lay_lane(send, PATHS, self.heard.append, lambda _: REFUSAL if self.refuses else None, lambda: self.adds)
         body = b""
         while True:
             message = await receive()
@@ -288,6 +289,14 @@ def test_who_stands_in_front_is_told_with_each_answer_what_it_is_to_know() -> No
     assert [re.findall(rb"x-capacity: (\d+)", head) for head in heads] == [[b"7"], [b"9"], [b"9"]]
 
 
+def test_fields_of_requests_on_a_lane_are_heard_once_also_of_those_that_are_refused() -> None:
+    app = App()
+    with listening(app) as url, closing(Caller(url)) as caller:
+        for number, app.refuses in enumerate((False, False, True)):
+            caller.asked(request(fields=b"X-Refused: %d\r\n" % number))
+    assert [heard[b"x-refused"] for heard in app.heard] == [b"1", b"2"]  # the first laid the lane
+
+
 @pytest.mark.parametrize("body", [b"fail", b"break lines", b"say nothing"])
 def test_an_application_that_fails_is_a_500_that_ends_the_connection(body: bytes) -> None:
     with listening(App()) as url, closing(Caller(url)) as caller:
@@ -355,4 +364,4 @@ def test_another_server_s_connection_is_left_as_it_is() -> None:
     async def send(_message: Any) -> None:
         raise AssertionError("nothing is sent")
 
-    lay_lane(send, PATHS, lambda _: None)
+    lay_lane(send, PATHS, lambda _: None, lambda _: None)

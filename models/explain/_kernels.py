@@ -11,15 +11,16 @@ import numba
 import numpy as np
 
 from models._arrays import Floats, Ints
-from models._compiled import compiled
+from models._compiled import compiled, prefetch
 from models.explain import _layout as at
 
 BLOCK = 64
 """Rows that go through the groups together."""
-BATCH_MIN = 16
+BATCH_MIN = 12
 """With fewer rows, one after the other is faster."""
-FETCHED = 256
-"""Rows of the tables that are fetched before they are added: 16 KiB, of the 48 that are nearest to a processor."""
+AHEAD, BLOCK_AHEAD = 256, 8
+"""For so many groups what the tables have is fetched before any of it is added, for one row and for a block: 16 KiB and
+up to 32, of the 48 that are nearest to a processor."""
 
 _ONE = np.int32(1)
 _RIGHT_OF_ALL, _LEFT_OF_ALL = at.RIGHT_OF_ALL, at.LEFT_OF_ALL
@@ -113,13 +114,11 @@ def read_patterns(ints: Ints, slots: Ints, above: Ints, patterns: Ints) -> None:
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _add_groups(ints: Ints, floats: Floats, bucket: Ints, patterns: Ints, size: int, out: Floats) -> float:
+def _add_groups(ints: Ints, floats: Floats, bucket: Ints, patterns: Ints, size: int, out: Floats) -> None:
     """Adds the shares of one bucket's groups, each of `size` features, to the sums float64[F] of one row.
 
-    First it reads one number of each of the next FETCHED rows of the tables: these reads wait for nothing, so the
-    memory answers many of them at once; those of the additions come between others that wait for one another. A row of
-    up to eight shares is one line of the cache. The sum of what was fetched is of no use to anybody: it is returned, so
-    that it is computed.
+    Most of the time goes into waiting for the tables: AHEAD of their rows are asked for at once, and then added. A row
+    of up to eight shares is one line of the cache.
 
     Written to be called with a constant: a loop of fixed length takes half the time. Positions are unsigned, so that
     nothing is spent on negative ones.
@@ -129,51 +128,46 @@ def _add_groups(ints: Ints, floats: Floats, bucket: Ints, patterns: Ints, size: 
     table = numba.uint64(bucket[at.BUCKET_TABLE_AT])
     feature = numba.uint64(bucket[at.BUCKET_FEATURE_AT])
     count = numba.uint64(bucket[at.BUCKET_COUNT])
-    fetched = 0.0
-    for begin in range(numba.uint64(0), count, numba.uint64(FETCHED)):
-        end = min(begin + numba.uint64(FETCHED), count)
+    for begin in range(numba.uint64(0), count, numba.uint64(AHEAD)):
+        end = min(begin + numba.uint64(AHEAD), count)
         for i in range(begin, end):
-            fetched += floats[numba.uint64(ints[table + i]) + numba.uint64(patterns[first + i]) * stride]
+            prefetch(floats, numba.uint64(ints[table + i]) + numba.uint64(patterns[first + i]) * stride)
         for i in range(begin, end):
             row = numba.uint64(ints[table + i]) + numba.uint64(patterns[first + i]) * stride
             for k in range(numba.uint64(size)):
                 out[numba.uint64(ints[feature + k])] += floats[row + k]
             feature += numba.uint64(size)
-    return fetched
 
 
 @compiled
-def _add_shares(ints: Ints, floats: Floats, patterns: Ints, out: Floats) -> float:
-    """Adds to `out` float64[F] what the tables have for patterns int32[GROUPS] of one row; returns as `_add_groups`."""
-    fetched = 0.0
+def _add_shares(ints: Ints, floats: Floats, patterns: Ints, out: Floats) -> None:
+    """Adds to `out` float64[F] what the tables have for patterns int32[GROUPS] of one row."""
     for b in range(ints[at.BUCKETS]):
         bucket = ints[ints[at.BUCKETS_AT] + b * at.BUCKET_WIDTH : ints[at.BUCKETS_AT] + (b + 1) * at.BUCKET_WIDTH]
         size = bucket[at.BUCKET_FEATURES]
         if size == 1:
-            fetched += _add_groups(ints, floats, bucket, patterns, 1, out)
+            _add_groups(ints, floats, bucket, patterns, 1, out)
         elif size == 2:
-            fetched += _add_groups(ints, floats, bucket, patterns, 2, out)
+            _add_groups(ints, floats, bucket, patterns, 2, out)
         elif size == 3:
-            fetched += _add_groups(ints, floats, bucket, patterns, 3, out)
+            _add_groups(ints, floats, bucket, patterns, 3, out)
         elif size == 4:
-            fetched += _add_groups(ints, floats, bucket, patterns, 4, out)
+            _add_groups(ints, floats, bucket, patterns, 4, out)
         elif size == 5:
-            fetched += _add_groups(ints, floats, bucket, patterns, 5, out)
+            _add_groups(ints, floats, bucket, patterns, 5, out)
         elif size == 6:
-            fetched += _add_groups(ints, floats, bucket, patterns, 6, out)
+            _add_groups(ints, floats, bucket, patterns, 6, out)
         elif size == 7:
-            fetched += _add_groups(ints, floats, bucket, patterns, 7, out)
+            _add_groups(ints, floats, bucket, patterns, 7, out)
         elif size == 8:
-            fetched += _add_groups(ints, floats, bucket, patterns, 8, out)
+            _add_groups(ints, floats, bucket, patterns, 8, out)
         else:
-            fetched += _add_groups(ints, floats, bucket, patterns, size, out)
-    return fetched
+            _add_groups(ints, floats, bucket, patterns, size, out)
 
 
 @compiled
-def explain_rows(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> float:
-    """Adds the shares of the tables to `out` float64[N, F] for rows float64[N, F]. What it returns says nothing."""
-    fetched = 0.0
+def explain_rows(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> None:
+    """Adds the shares of the tables to `out` float64[N, F] for rows float64[N, F]."""
     if rows.shape[0] < BATCH_MIN:
         slots = np.empty(ints[at.SLOTS], np.int32)
         above = np.empty(1 + ints[at.UPPER], np.int32)
@@ -181,15 +175,14 @@ def explain_rows(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> float
         for n in range(rows.shape[0]):
             read_slots(ints, floats, rows[n], slots)
             read_patterns(ints, slots, above, patterns)
-            fetched += _add_shares(ints, floats, patterns, out[n])
+            _add_shares(ints, floats, patterns, out[n])
     else:
         _explain_blocks(ints, floats, rows, out)
-    return fetched
 
 
 @compiled
 def _explain_blocks(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> None:
-    """The same, up to BLOCK rows through each group together: its table stays in the cache, rows lie side by side.
+    """The same, up to BLOCK rows through each group together: they share its tests and some of its table's lines.
 
     What is side by side are `lanes` numbers of one flat array. Arrays of two dimensions, cut into their rows, would
     cost a quarter more: each cut is made anew for each group.
@@ -209,7 +202,7 @@ def _explain_blocks(ints: Ints, floats: Floats, rows: Floats, out: Floats) -> No
             for r in range(size):
                 sums[f * lanes + r] = out[begin + r, f]
         _test_upper(ints, slots, above, numba.uint64(lanes))
-        _add_block(ints, floats, slots, above, sums, numba.uint64(lanes))
+        _add_block(ints, floats, slots, above, sums, numba.uint64(lanes), numba.uint64(size))
         for f in range(ints[at.FEATURES]):
             for r in range(size):
                 out[begin + r, f] = sums[f * lanes + r]
@@ -230,27 +223,37 @@ def _test_upper(ints: Ints, slots: Ints, above: Ints, lanes: int) -> None:
 
 
 @compiled
-def _add_block(ints: Ints, floats: Floats, slots: Ints, above: Ints, sums: Floats, lanes: int) -> None:
-    """Adds to sums float64[F, lanes] what the tables have for slots int32[SLOTS, lanes]."""
-    found = np.empty(lanes, np.int32)
+def _add_block(ints: Ints, floats: Floats, slots: Ints, above: Ints, sums: Floats, lanes: int, size: int) -> None:
+    """Adds to sums float64[F, lanes] what the tables have for slots int32[SLOTS, lanes], of which `size` are in use.
+
+    What lies where is found, and asked for, for BLOCK_AHEAD groups at once, and then added.
+    """
+    found = np.empty(BLOCK_AHEAD * lanes, np.int32)
     for b in range(ints[at.BUCKETS]):
         bucket = ints[ints[at.BUCKETS_AT] + b * at.BUCKET_WIDTH : ints[at.BUCKETS_AT] + (b + 1) * at.BUCKET_WIDTH]
         count = numba.uint64(bucket[at.BUCKET_COUNT])
-        size = numba.uint64(bucket[at.BUCKET_FEATURES])
+        features = numba.uint64(bucket[at.BUCKET_FEATURES])
         stride = np.int32(bucket[at.BUCKET_STRIDE])
-        for i in range(count):
-            parent = numba.uint64(ints[numba.uint64(bucket[at.BUCKET_PARENT_AT]) + i]) * lanes
-            for r in range(lanes):
-                found[r] = above[parent + r]
-            for k in range(numba.uint64(bucket[at.BUCKET_OWN])):
-                tested = numba.uint64(ints[numba.uint64(bucket[at.BUCKET_SLOT_AT]) + k * count + i]) * lanes
-                rank = ints[numba.uint64(bucket[at.BUCKET_RANK_AT]) + k * count + i]
+        for begin in range(numba.uint64(0), count, numba.uint64(BLOCK_AHEAD)):
+            end = min(begin + numba.uint64(BLOCK_AHEAD), count)
+            for i in range(begin, end):
+                own = (i - begin) * lanes
+                parent = numba.uint64(ints[numba.uint64(bucket[at.BUCKET_PARENT_AT]) + i]) * lanes
                 for r in range(lanes):
-                    found[r] = (found[r] << _ONE) | np.int32(slots[tested + r] <= rank)
-            table = ints[numba.uint64(bucket[at.BUCKET_TABLE_AT]) + i]
-            for r in range(lanes):
-                found[r] = table + found[r] * stride
-            for k in range(size):
-                feature = numba.uint64(ints[numba.uint64(bucket[at.BUCKET_FEATURE_AT]) + i * size + k]) * lanes
+                    found[own + r] = above[parent + r]
+                for k in range(numba.uint64(bucket[at.BUCKET_OWN])):
+                    tested = numba.uint64(ints[numba.uint64(bucket[at.BUCKET_SLOT_AT]) + k * count + i]) * lanes
+                    rank = ints[numba.uint64(bucket[at.BUCKET_RANK_AT]) + k * count + i]
+                    for r in range(lanes):
+                        found[own + r] = (found[own + r] << _ONE) | np.int32(slots[tested + r] <= rank)
+                table = ints[numba.uint64(bucket[at.BUCKET_TABLE_AT]) + i]
                 for r in range(lanes):
-                    sums[feature + r] += floats[numba.uint64(found[r]) + k]
+                    found[own + r] = table + found[own + r] * stride
+                for r in range(size):
+                    prefetch(floats, numba.uint64(found[own + r]))
+            for i in range(begin, end):
+                own = (i - begin) * lanes
+                for k in range(features):
+                    feature = numba.uint64(ints[numba.uint64(bucket[at.BUCKET_FEATURE_AT]) + i * features + k]) * lanes
+                    for r in range(lanes):
+                        sums[feature + r] += floats[numba.uint64(found[own + r]) + k]

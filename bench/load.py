@@ -10,36 +10,36 @@ to it: when not one byte of an answer has come, the request is sent once more on
 (RFC 9110, 9.2.2) as a score asked for twice changes nothing; its latency counts from the first time. Lost is what broke
 off in the middle of its answer, or broke twice.
 
-Linux only: the open loop waits by a timer of nanoseconds, where event loops round to milliseconds.
+What is sent and read is a compiled loop (`load_loop.py`), so that the load takes little of the machine that it shares
+with the server. Linux only.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import gc
-import itertools
 import multiprocessing
-import os
+import select
+import socket
+import struct
 import time
-from array import array
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import uvloop
 
+from bench import load_loop as at
 from serving.scheduling import interrupt_nobody
 
 HOST = "127.0.0.1"
 DRAIN_S = 5.0
 """How long the open loop waits for the last answers."""
 
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = SEND_TIMEOUT_S = 10.0
 _NS_PER_S = 1_000_000_000
+_FILES_MAX, _LOGGED_AT_FIRST = 65_536, 1 << 16
 _spawning = multiprocessing.get_context("spawn")
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -136,332 +136,133 @@ class _Schedule:
     tick_ms: float
     seed: int
 
-    def due_ns(self, start_ns: int, seconds: float) -> list[int]:
+    def due_ns(self, start_ns: int, seconds: float) -> Integers:
         """Times of a Poisson process in the next `seconds`."""
         rng = np.random.default_rng(self.seed)
-        at = np.sort(rng.uniform(0.0, seconds * _NS_PER_S, rng.poisson(self.rate * seconds)))
-        return (start_ns + at.astype(np.int64)).tolist()
+        times = np.sort(rng.uniform(0.0, seconds * _NS_PER_S, rng.poisson(self.rate * seconds)))
+        return np.asarray(start_ns + times.astype(np.int64))
 
 
-def _apart(interrupts: bool, work: Callable[..., Coroutine[Any, Any, Answers]], *arguments: object) -> Answers:
+def _apart(interrupts: bool, work: Callable[..., Answers], *arguments: object) -> Answers:
     with ProcessPoolExecutor(1, mp_context=_spawning) as process:
         return process.submit(_run, interrupts, work, *arguments).result()
 
 
-def _run(interrupts: bool, work: Callable[..., Coroutine[Any, Any, Answers]], *arguments: object) -> Answers:
+def _run(interrupts: bool, work: Callable[..., Answers], *arguments: object) -> Answers:
     gc.disable()  # nothing here goes in circles, and a collection would be a pause of the server's
     if not interrupts:
         interrupt_nobody()
-    return uvloop.run(work(*arguments))
+    return work(*arguments)
 
 
-class _Log:
-    """Grows by one entry for each answer."""
-
-    def __init__(self) -> None:
-        self.statuses, self.began, self.sent, self.done = array("q"), array("q"), array("q"), array("q")
-        self.lost = self.resent = 0
-        self._cpu_began_ns = time.process_time_ns()
-
-    def add(self, connection: _Connection, status: int, done_ns: int) -> None:
-        self.statuses.append(status)
-        self.began.append(connection.began_ns)
-        self.sent.append(connection.sent_ns)
-        self.done.append(done_ns)
-
-    def answers(self, start_ns: int, seconds: float) -> Answers:
-        cpu_ns = time.process_time_ns() - self._cpu_began_ns
-        began, sent, done = (np.array(times, np.int64) - start_ns for times in (self.began, self.sent, self.done))
-        statuses = np.array(self.statuses, np.int64)
-        cpu_us = cpu_ns / 1e3 / max(1, len(statuses))
-        return Answers(statuses, began, sent, done, self.lost, self.resent, seconds, cpu_us)
+def _closed(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Answers:
+    with _Client(port, requests, connections) as client:
+        start_ns = time.monotonic_ns()
+        return client.run(start_ns, seconds, np.empty(0, np.int64), 0)
 
 
-class _Connection(asyncio.Protocol):
-    """One connection with at most one request under way; `answered` and `broke` are told what becomes of it.
-
-    `is_open`: whether another request may be sent. `may_resend`: whether the one under way may be sent once more
-    elsewhere, as nothing of an answer has come and it has not been sent twice.
-    """
-
-    def __init__(self, answered: Callable[[_Connection, int, int], None], broke: Callable[[_Connection], None]) -> None:
-        self._answered, self._broke = answered, broke
-        self._head = b""
-        self._status = 0
-        self._left = 0
-        """Bytes of the body that are still to come; or one of the two below."""
-        self.busy, self.is_open, self.may_resend = False, True, False
-        self.request = b""
-        self.began_ns = self.sent_ns = self._came_ns = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-
-    def send(self, request: bytes, began_ns: int, *, may_resend: bool = True) -> None:
-        self.busy, self.began_ns, self.sent_ns = True, began_ns, time.monotonic_ns()
-        self.request, self.may_resend = request, may_resend
-        self._transport.write(request)
-
-    def close(self) -> None:
-        self._broke, self._status = _ignore, 0
-        self._transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._came_ns = time.monotonic_ns()
-        is_news, self.is_open = self.is_open or self.busy, False
-        if self._status and self._left == _UNTIL_CLOSED and error is None:
-            self._complete()
-        elif is_news:
-            self._broke(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._came_ns = time.monotonic_ns()
-        if not self.busy:
-            self.is_open = False  # an answer that nobody asked for, such as that the server waits no longer
-            self._transport.close()
-            self._broke(self)
-            return
-        self.may_resend = False
-        if self._status:
-            self._body(data)
-            return
-        data = self._head + data
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            self._head = data
-            return
-        head = data[:end].lower()
-        self._head, self._status = b"", int(data[9:12])
-        self._left = _body_length(head)
-        if self._left == _UNTIL_CLOSED or b"\r\nconnection: close" in head:
-            self.is_open = False
-        self._body(data[end + 4 :])
-
-    def _body(self, data: bytes) -> None:
-        if self._left >= 0:
-            surplus = len(data) - self._left
-            complete = surplus >= 0
-            self.is_open = self.is_open and surplus <= 0
-            self._left = max(0, -surplus)
-        elif self._left == _CHUNKED:
-            self._head = (self._head + data)[-7:]
-            complete = self._head in (b"0\r\n\r\n", b"\r\n0\r\n\r\n")
-        else:
-            complete = False
-        if complete:
-            self._complete()
-
-    def _complete(self) -> None:
-        status, self._status, self._head, self.busy = self._status, 0, b"", False
-        if not self.is_open:
-            self._transport.close()
-        self._answered(self, status, self._came_ns)
+def _open(port: int, requests: Sequence[bytes], connections: int, seconds: float, schedule: _Schedule) -> Answers:
+    with _Client(port, requests, connections) as client:
+        start_ns = time.monotonic_ns()
+        return client.run(start_ns, seconds, schedule.due_ns(start_ns, seconds), round(schedule.tick_ms * 1e6))
 
 
-_CHUNKED, _UNTIL_CLOSED = -1, -2
-"""Bodies whose length is not told: in chunks, of which the last is empty; and until the connection is closed."""
+class _Client:
+    """Connections, and what the compiled loop leaves to do."""
 
+    def __init__(self, port: int, requests: Sequence[bytes], connections: int) -> None:
+        self._port = port
+        self._sockets: list[socket.socket | None] = [None] * connections
+        self._poll = select.epoll()
+        idle, broken, fresh = np.zeros((3, connections), np.int32)
+        self._load = at.Load(
+            conns=np.zeros((connections, at.CONN_WIDTH), np.int64),
+            state=np.zeros(at.STATE_WIDTH, np.int64),
+            by_fd=np.zeros(_FILES_MAX, np.int32),
+            idle=idle,
+            broken=broken,
+            fresh=fresh,
+            requests=np.frombuffer(b"".join(requests), np.uint8),
+            ends=np.cumsum([len(request) for request in requests], dtype=np.int64),
+            due=np.empty(0, np.int64),
+            log=np.empty((_LOGGED_AT_FIRST, 4), np.int64),
+            heads=np.zeros((connections, at.HEAD_BYTES_MAX), np.uint8),
+            piece=np.zeros(at.PIECE_BYTES, np.uint8),
+            events=np.zeros(at.EVENTS_MAX * at.EVENT_WIDTH, np.int32),
+            clock=np.zeros(2, np.int64),
+        )
 
-def _body_length(head: bytes) -> int:
-    at = head.find(b"\r\ncontent-length:")
-    if at < 0:
-        return _CHUNKED if b"\r\ntransfer-encoding: chunked" in head else _UNTIL_CLOSED
-    end = head.find(b"\r\n", at + 2)
-    return int(head[at + 17 : end if end >= 0 else len(head)])
+    def __enter__(self) -> _Client:
+        at.run(self._poll.fileno(), self._load)  # over at once: now it is compiled
+        for k in range(len(self._sockets)):
+            self._connect(k)
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        for k in range(len(self._sockets)):
+            self._close(k)
+        self._poll.close()
 
-def _ignore(_: _Connection) -> None:
-    """Nobody minds."""
+    def run(self, start_ns: int, seconds: float, due: Integers, tick_ns: int) -> Answers:
+        """All requests at the times `due`, or without these one after the other."""
+        self._load, state = self._load._replace(due=due), self._load.state
+        state[at.END] = start_ns + round(seconds * _NS_PER_S)
+        state[at.DEADLINE] = state[at.END] + round(DRAIN_S * _NS_PER_S)
+        state[at.TICK] = tick_ns
+        cpu_began_ns = time.process_time_ns()
+        while (why := at.run(self._poll.fileno(), self._load)) != at.OVER:
+            if why == at.GROW:
+                log = self._load.log
+                self._load = self._load._replace(log=np.concatenate([log, np.empty_like(log)]))
+            else:
+                self._mend()
+        cpu_us = (time.process_time_ns() - cpu_began_ns) / 1e3 / max(1, state[at.LOGGED])
+        statuses, *times = self._load.log[: state[at.LOGGED]].T.copy()
+        began, sent, done = (one - start_ns for one in times)
+        lost = due.size - statuses.size if due.size else int(state[at.LOST] + state[at.UNDER_WAY])
+        return Answers(statuses, began, sent, done, lost, int(state[at.RESENT]), seconds, float(cpu_us))
 
+    def _mend(self) -> None:
+        """Open anew what is broken, and send once more what is to be."""
+        state = self._load.state
+        broken, state[at.BROKEN] = self._load.broken[: state[at.BROKEN]].tolist(), 0
+        for k in broken:
+            again = bool(self._load.conns[k, at.AGAIN])
+            try:
+                self._connect(k)
+                if again:
+                    self._send_again(k)
+            except OSError:
+                self._close(k)
+                self._load.conns[k, [at.BUSY, at.OPEN]] = 0
+                state[at.LOST] += 1
+                state[at.UNDER_WAY] -= again
 
-async def _connect(port: int, make: Callable[[], _Connection]) -> _Connection:
-    async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        _, connection = await asyncio.get_running_loop().create_connection(make, HOST, port)
-    return connection
+    def _connect(self, k: int) -> None:
+        """A new connection in the place of the old one; if nothing is to be sent again, ready for another request."""
+        self._close(k)
+        connection = socket.create_connection((HOST, self._port), CONNECT_TIMEOUT_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(None)  # what is read is asked for without waiting; what is sent may wait for room
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(SEND_TIMEOUT_S), 0))
+        load, self._sockets[k] = self._load, connection
+        conn = load.conns[k]
+        conn[at.FD], conn[at.OPEN], conn[at.STATUS], conn[at.HEAD_SIZE] = connection.fileno(), 1, 0, 0
+        load.by_fd[connection.fileno()] = k
+        self._poll.register(connection, select.EPOLLIN)
+        if not conn[at.AGAIN]:
+            load.fresh[load.state[at.FRESH]] = k
+            load.state[at.FRESH] += 1
 
+    def _close(self, k: int) -> None:
+        old, self._sockets[k] = self._sockets[k], None
+        if old is not None:
+            old.close()
 
-@dataclass(frozen=True)
-class _Again:
-    """A request that is to be sent once more."""
-
-    request: bytes
-    began_ns: int
-
-
-class _Pool:
-    """Connections that are opened anew when the server closes them. `ready` is given each one that may send."""
-
-    def __init__(self, port: int, log: _Log, ready: Callable[[_Connection], None]) -> None:
-        self._port, self._log, self._ready = port, log, ready
-        self._open: set[_Connection] = set()
-        self._opening: dict[asyncio.Task[None], _Again | None] = {}
-
-    async def open(self, count: int) -> list[_Connection]:
-        return [await self._one() for _ in range(count)]
-
-    @property
-    def is_busy(self) -> bool:
-        return any(connection.busy for connection in self._open) or any(self._opening.values())
-
-    def close(self) -> None:
-        """Close all; what was under way is lost."""
-        for task, again in self._opening.items():
-            self._log.lost += again is not None
-            task.cancel()
-        for connection in self._open:
-            self._log.lost += connection.busy
-            connection.close()
-
-    async def _one(self) -> _Connection:
-        connection = await _connect(self._port, lambda: _Connection(self._answered, self._broke))
-        self._open.add(connection)
-        return connection
-
-    def _answered(self, connection: _Connection, status: int, done_ns: int) -> None:
-        self._log.add(connection, status, done_ns)
-        if connection.is_open:
-            self._ready(connection)
-        else:
-            self._replace(connection, None)
-
-    def _broke(self, connection: _Connection) -> None:
-        if connection.busy and connection.may_resend:
-            self._log.resent += 1
-            self._replace(connection, _Again(connection.request, connection.began_ns))
-        else:
-            self._log.lost += connection.busy
-            self._replace(connection, None)
-
-    def _replace(self, connection: _Connection, again: _Again | None) -> None:
-        self._open.discard(connection)
-        task = asyncio.get_running_loop().create_task(self._another(again))
-        self._opening[task] = again
-        task.add_done_callback(self._opening.pop)
-
-    async def _another(self, again: _Again | None) -> None:
-        try:
-            connection = await self._one()
-        except (OSError, TimeoutError):
-            self._log.lost += 1
-            return
-        if again is None:
-            self._ready(connection)
-        else:
-            connection.send(again.request, again.began_ns, may_resend=False)
-
-
-async def _closed(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Answers:
-    turn, log = itertools.cycle(requests), _Log()
-    end_ns = time.monotonic_ns() + _NS_PER_S * 3_600
-
-    def ready(connection: _Connection) -> None:
-        now_ns = time.monotonic_ns()
-        if now_ns < end_ns:
-            connection.send(next(turn), now_ns)
-
-    pool = _Pool(port, log, ready)
-    opened = await pool.open(connections)
-    start_ns = time.monotonic_ns()
-    end_ns = start_ns + round(seconds * _NS_PER_S)
-    for connection in opened:
-        ready(connection)
-    await asyncio.sleep(seconds)
-    deadline_ns = end_ns + round(DRAIN_S * _NS_PER_S)
-    while pool.is_busy and time.monotonic_ns() < deadline_ns:
-        await asyncio.sleep(0.005)
-    pool.close()
-    return log.answers(start_ns, seconds)
-
-
-async def _open(port: int, requests: Sequence[bytes], connections: int, seconds: float, schedule: _Schedule) -> Answers:
-    turn, log = itertools.cycle(requests), _Log()
-    idle: list[_Connection] = []
-    waiting: deque[int] = deque()
-
-    def ready(connection: _Connection) -> None:
-        if waiting:
-            connection.send(next(turn), waiting.popleft())
-        else:
-            idle.append(connection)
-
-    def arrive(due_ns: int) -> None:
-        while idle:
-            connection = idle.pop()  # the one used last: its part of the memory is still at hand
-            if connection.is_open:
-                connection.send(next(turn), due_ns)
-                return
-        waiting.append(due_ns)
-
-    pool = _Pool(port, log, ready)
-    idle.extend(await pool.open(connections))
-    start_ns = time.monotonic_ns()
-    due = schedule.due_ns(start_ns, seconds)
-    await _at_each(due, arrive, round(schedule.tick_ms * 1e6))
-    deadline_ns = time.monotonic_ns() + round(DRAIN_S * _NS_PER_S)
-    while len(log.done) + log.lost < len(due) and time.monotonic_ns() < deadline_ns:
-        await asyncio.sleep(0.005)
-    pool.close()
-    log.lost = len(due) - len(log.done)
-    return log.answers(start_ns, seconds)
-
-
-async def _at_each(due: Sequence[int], call: Callable[[int], None], tick_ns: int) -> None:
-    """Call with each of the ascending times, as soon as it has come, but at most once in `tick_ns`."""
-    loop = asyncio.get_running_loop()
-    over: asyncio.Future[None] = loop.create_future()
-    remaining: Iterator[int] = iter([*due, 0])
-    upcoming = next(remaining)
-    timer = _Timer()
-
-    def tick() -> None:
-        nonlocal upcoming
-        timer.clear()
-        now_ns = time.monotonic_ns()
-        while upcoming and upcoming <= now_ns:
-            call(upcoming)
-            upcoming = next(remaining)
-        if upcoming:
-            timer.set(max(upcoming, now_ns + tick_ns))
-        elif not over.done():
-            over.set_result(None)
-
-    loop.add_reader(timer.fd, tick)
-    timer.set(upcoming or 1)
-    try:
-        await over
-    finally:
-        loop.remove_reader(timer.fd)
-        timer.close()
-
-
-class _TimerSpec(ctypes.Structure):
-    """`struct itimerspec`: interval, then the time, each seconds and nanoseconds."""
-
-    _fields_ = (("interval", ctypes.c_long * 2), ("value", ctypes.c_long * 2))
-
-
-class _Timer:
-    """A file that becomes readable at a time of the monotonic clock: timerfd_create(2)."""
-
-    _MONOTONIC, _NONBLOCK, _CLOEXEC, _ABSOLUTE = 1, os.O_NONBLOCK, os.O_CLOEXEC, 1
-
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self.fd = self._libc.timerfd_create(self._MONOTONIC, self._NONBLOCK | self._CLOEXEC)
-        if self.fd < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create failed")
-        self._spec = _TimerSpec()
-        self._pointer = ctypes.byref(self._spec)
-
-    def set(self, at_ns: int) -> None:
-        self._spec.value[0], self._spec.value[1] = divmod(at_ns, _NS_PER_S)
-        self._libc.timerfd_settime(self.fd, self._ABSOLUTE, self._pointer, None)
-
-    def clear(self) -> None:
-        try:
-            os.read(self.fd, 8)
-        except BlockingIOError:
-            return
-
-    def close(self) -> None:
-        os.close(self.fd)
+    def _send_again(self, k: int) -> None:
+        load, connection = self._load, self._sockets[k]
+        assert connection is not None
+        conn = load.conns[k]
+        turn = conn[at.TURN]
+        conn[at.MAY_RESEND], conn[at.AGAIN], conn[at.SENT] = 0, 0, time.monotonic_ns()
+        connection.sendall(load.requests[load.ends[turn - 1] if turn else 0 : load.ends[turn]].tobytes())

@@ -170,9 +170,17 @@ def _gap(ours: Floats, theirs: Floats) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
+def _as_served(tables: TreeTables) -> TreeTables:
+    """The same, mapped from a file, as a server has them: aligned, and on the pages that the system gives a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tables.bin"
+        path.write_bytes(encode_tables(tables, _MADE_OF))
+        return decode_tables(map_tables(path), _MADE_OF)
+
+
 def _explaining(world: _World) -> Findings:
-    ours = InterventionalTrees(world.tables, world.background, "r").explain
-    path = PathDependentTrees(path_dependent_tables(world.ensemble), "covers").explain
+    ours = InterventionalTrees(_as_served(world.tables), world.background, "r").explain
+    path = PathDependentTrees(_as_served(path_dependent_tables(world.ensemble)), "covers").explain
     few = world.unseen(0, SLOWEST_ROWS, 1)
     shap_path, by_path = fastest({n: each(f) for n, f in shap_forms(world.ensemble, None).items()}, few)
     hundred = shap_forms(world.ensemble, world.background[:100])
@@ -251,7 +259,7 @@ def _of_catboost(model: catboost.CatBoost, background: Floats) -> Interventional
         path = Path(folder) / "model.onnx"
         model.save_model(str(path), format="onnx")
         ensemble = read_trees(normalise(read_graph(path.read_bytes()), width=FEATURES))
-    return InterventionalTrees.of(ensemble, background, "r")
+    return InterventionalTrees(_as_served(interventional_tables(ensemble, background)), background, "r")
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -11,7 +11,7 @@ to it: when not one byte of an answer has come, the request is sent once more on
 off in the middle of its answer, or broke twice.
 
 What is sent and read is a compiled loop (`load_loop.py`), so that the load takes little of the machine that it shares
-with the server. Linux only.
+with the server.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DRAIN_S = 5.0
 
 CONNECT_TIMEOUT_S = SEND_TIMEOUT_S = 10.0
 _NS_PER_S = 1_000_000_000
-_FILES_MAX, _LOGGED_AT_FIRST = 65_536, 1 << 16
+_FILES_MAX, _LOGGED_AT_FIRST, _INTERRUPTIONS_MAX = 65_536, 1 << 16, 1_000
 _spawning = multiprocessing.get_context("spawn")
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -52,7 +52,7 @@ class Answers:
     statuses     int64[n] of HTTP
     began_ns     int64[n] when a request was sent, in the open loop when it was due; ns since the load began
     sent_ns      int64[n] when it was sent
-    done_ns      int64[n] when the last piece of its answer came, before this process looked at it
+    done_ns      int64[n] when the last piece of its answer was read, before this process looked at it
     lost         requests without an answer: the connection broke in the middle of it or twice, or the end came first
     resent       requests that were sent once more, because their connection was closed before an answer began
     seconds      how long requests were sent
@@ -158,7 +158,7 @@ def _run(interrupts: bool, work: Callable[..., Answers], *arguments: object) -> 
 def _closed(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Answers:
     with _Client(port, requests, connections) as client:
         start_ns = time.monotonic_ns()
-        return client.run(start_ns, seconds, np.empty(0, np.int64), 0)
+        return client.run(start_ns, seconds)
 
 
 def _open(port: int, requests: Sequence[bytes], connections: int, seconds: float, schedule: _Schedule) -> Answers:
@@ -203,23 +203,30 @@ class _Client:
             self._close(k)
         self._poll.close()
 
-    def run(self, start_ns: int, seconds: float, due: Integers, tick_ns: int) -> Answers:
-        """All requests at the times `due`, or without these one after the other."""
-        self._load, state = self._load._replace(due=due), self._load.state
-        state[at.END] = start_ns + round(seconds * _NS_PER_S)
-        state[at.DEADLINE] = state[at.END] + round(DRAIN_S * _NS_PER_S)
-        state[at.TICK] = tick_ns
+    def run(self, start_ns: int, seconds: float, due: Integers | None = None, tick_ns: int = 0) -> Answers:
+        """All requests at the times `due`, or without these one after the other.
+
+        Raises OSError when the server takes no connections any more, or this system is too old.
+        """
+        state, end_ns, interruptions = self._load.state, start_ns + round(seconds * _NS_PER_S), 0
+        state[at.DEADLINE], state[at.TICK] = end_ns + round(DRAIN_S * _NS_PER_S), tick_ns
+        if due is None:
+            state[at.END] = end_ns
+        else:
+            self._load = self._load._replace(due=due)
         cpu_began_ns = time.process_time_ns()
         while (why := at.run(self._poll.fileno(), self._load)) != at.OVER:
             if why == at.GROW:
                 log = self._load.log
                 self._load = self._load._replace(log=np.concatenate([log, np.empty_like(log)]))
-            else:
+            elif why == at.MEND:
                 self._mend()
+            elif (interruptions := interruptions + 1) > _INTERRUPTIONS_MAX:
+                raise OSError("epoll_pwait2 fails again and again: Linux 5.11 is needed")
         cpu_us = (time.process_time_ns() - cpu_began_ns) / 1e3 / max(1, state[at.LOGGED])
         statuses, *times = self._load.log[: state[at.LOGGED]].T.copy()
         began, sent, done = (one - start_ns for one in times)
-        lost = due.size - statuses.size if due.size else int(state[at.LOST] + state[at.UNDER_WAY])
+        lost = int(state[at.LOST] + state[at.UNDER_WAY]) if due is None else due.size - statuses.size
         return Answers(statuses, began, sent, done, lost, int(state[at.RESENT]), seconds, float(cpu_us))
 
     def _mend(self) -> None:
@@ -228,15 +235,12 @@ class _Client:
         broken, state[at.BROKEN] = self._load.broken[: state[at.BROKEN]].tolist(), 0
         for k in broken:
             again = bool(self._load.conns[k, at.AGAIN])
-            try:
-                self._connect(k)
-                if again:
-                    self._send_again(k)
-            except OSError:
-                self._close(k)
-                self._load.conns[k, [at.BUSY, at.OPEN]] = 0
+            self._connect(k)
+            if again and not self._sent_again(k):
                 state[at.LOST] += 1
-                state[at.UNDER_WAY] -= again
+                state[at.UNDER_WAY] -= 1
+                self._load.conns[k, at.BUSY] = 0
+                self._connect(k)
 
     def _connect(self, k: int) -> None:
         """A new connection in the place of the old one; if nothing is to be sent again, ready for another request."""
@@ -259,10 +263,15 @@ class _Client:
         if old is not None:
             old.close()
 
-    def _send_again(self, k: int) -> None:
+    def _sent_again(self, k: int) -> bool:
+        """Send once more what was under way; whether that went."""
         load, connection = self._load, self._sockets[k]
         assert connection is not None
         conn = load.conns[k]
         turn = conn[at.TURN]
         conn[at.MAY_RESEND], conn[at.AGAIN], conn[at.SENT] = 0, 0, time.monotonic_ns()
-        connection.sendall(load.requests[load.ends[turn - 1] if turn else 0 : load.ends[turn]].tobytes())
+        try:
+            connection.sendall(load.requests[load.ends[turn - 1] if turn else 0 : load.ends[turn]].tobytes())
+        except OSError:
+            return False
+        return True

@@ -1,7 +1,7 @@
 """The compiled loop of the load: it sends requests, reads answers and notes when, for some microseconds of CPU each.
 
 What happens seldom (a connection that has to be opened anew, a log that is full) it leaves to who called it, by
-returning, and is called again. Times are nanoseconds of CLOCK_MONOTONIC. Linux only.
+returning, and is called again. Times are nanoseconds of CLOCK_MONOTONIC. For Linux 5.11 and glibc 2.35, or later.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numba import types
 CHUNKED, UNTIL_CLOSED = -1, -2
 """Bodies whose length is not told: in chunks, of which the last is empty; and until the connection is closed."""
 HEAD_BYTES_MAX, PIECE_BYTES, EVENTS_MAX = 8_192, 65_536, 256
-OVER, MEND, GROW = range(3)
-"""Why the loop returns: all is done; connections are broken; the log is full."""
+OVER, MEND, GROW, INTERRUPTED = range(4)
+"""Why the loop returns: all is done; connections are broken; the log is full; a signal came, or waiting failed."""
 
 (FD, BUSY, OPEN, MAY_RESEND, BEGAN, SENT, TURN, STATUS, LEFT, HEAD_SIZE, AGAIN, CONN_WIDTH) = range(12)
 """Of a connection. BUSY: a request is under way. OPEN: another may be sent. MAY_RESEND: the one under way may be sent
@@ -29,8 +29,8 @@ its request is to be sent once more."""
     STATE_WIDTH := 14
 )
 """TURNS: requests sent. IDLE, BROKEN, FRESH: how many are in the list of this name. ARRIVED, TAKEN: of the due requests
-those whose time has come, and those that a connection has taken. END: nothing is sent from then on in a closed loop;
-DEADLINE: nothing is waited for."""
+those whose time has come, and those that a connection has taken. END: nothing is sent from then on in a closed loop; 0
+in an open one. DEADLINE: nothing is waited for."""
 
 _NS_PER_S = 1_000_000_000
 _MONOTONIC, _DONT_WAIT, _NO_SIGNAL, _ERROR_OR_GONE = 1, 0x40, 0x4000, 0x8 | 0x10
@@ -56,8 +56,8 @@ class Load(NamedTuple):
     by_fd         int32: file → connection
     idle, broken, fresh  int32[C]: connections that may send, that are to be opened anew, and that just were
     requests, ends  all requests as uint8, one behind the other, and where each ends, int64
-    due           int64[D] ascending times, of an open loop; empty for a closed one
-    log           int64[N, 4]: status, BEGAN, SENT, and when the last piece of the answer came
+    due           int64[D] ascending times, of an open loop
+    log           int64[N, 4]: status, BEGAN, SENT, and when the last piece of the answer was read
     heads, piece  uint8[C, HEAD_BYTES_MAX] of answers, of chunked ones then the end so far; uint8[PIECE_BYTES]
     events, clock  int32[EVENTS_MAX * EVENT_WIDTH] of epoll; int64[2], a `struct timespec`
     """
@@ -105,11 +105,13 @@ def run(poll: int, load: Load) -> int:
         until_ns = state[DEADLINE]
         if state[ARRIVED] < due.size:
             until_ns = max(due[state[ARRIVED]], state[NEXT_TICK])
-        elif not due.size and now_ns < state[END]:
+        elif now_ns < state[END]:
             until_ns = state[END]
         wait_ns = max(0, until_ns - now_ns)
         clock[0], clock[1] = wait_ns // _NS_PER_S, wait_ns % _NS_PER_S
         found = _epoll_pwait2(np.int32(poll), events.ctypes.data, np.int32(EVENTS_MAX), clock.ctypes.data, np.uintp(0))
+        if found < 0:
+            return INTERRUPTED
         for e in range(found):
             is_gone = (events[e * EVENT_WIDTH] & _ERROR_OR_GONE) != 0
             _read(load, load.by_fd[events[e * EVENT_WIDTH + _EVENT_FD]], is_gone)
@@ -118,9 +120,9 @@ def run(poll: int, load: Load) -> int:
 @_loop
 def _is_done(load: Load, now_ns: int) -> bool:
     state = load.state
-    if load.due.size:
-        return state[LOGGED] + state[LOST] >= load.due.size
-    return now_ns >= state[END] and state[UNDER_WAY] == 0
+    if state[END]:
+        return now_ns >= state[END] and state[UNDER_WAY] == 0
+    return state[LOGGED] + state[LOST] >= load.due.size
 
 
 @_loop
@@ -146,7 +148,7 @@ def _take(load: Load, k: int) -> None:
 def _ready(load: Load, k: int) -> None:
     """A connection may send: the next request of a closed loop, or what waits for one in an open loop."""
     state = load.state
-    if not load.due.size:
+    if state[END]:
         now_ns = _now_ns(load)
         if now_ns < state[END]:
             _ask(load, k, now_ns, now_ns)

@@ -13,9 +13,9 @@ always choose one that has not just answered: any is as good as another.
 
 A replica says with each answer to a score how many it takes at once (`x-capacity`, see `capacity.py`), which HAProxy
 keeps to itself. Scores under way beyond what all replicas take are refused here, and the next that is not tells its
-replica how many were (`x-refused`), so that metrics have them all. Under way are those whose body is there: who sends a
-head and no more must not take the place of others. What else there is (batches, explanations, long or chunked bodies)
-does not count, and is refused by nobody but a replica.
+replica how many were (`x-refused`), so that metrics have them: exactly, as HAProxy has one thread. Under way are those
+whose body is there: who sends a head and no more must not take the place of others. What else there is (batches,
+explanations, long or chunked bodies) does not count, and is refused by nobody but a replica.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _rules(capacity: str, refused: str, replicas: list[str]) -> str:
     return "\n".join(
         [
             "    stick-table type integer size 10 store conn_cur",
-            "    acl is_score path_end /v1/score",
+            "    acl is_score path /v1/score",
             "    acl is_metrics path_end /metrics",
             "    acl has_length req.hdr(content-length) -m found",
             "    http-request wait-for-body time 1s if is_score METH_POST has_length",

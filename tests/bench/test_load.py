@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from bench.load import Answers, closed_loop, open_loop, post
@@ -26,14 +27,14 @@ What is no complete answer, or the last one, is followed by the end of the conne
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Answers by a script."""
+    """Answers by a script, so many bytes at a time."""
 
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, piece: int) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.script = script
+        self.script, self.piece = script, piece
         self.connections = itertools.count()
         self.asked = itertools.count()
 
@@ -44,12 +45,14 @@ class Handler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         assert isinstance(self.server, Server)
         next(self.server.connections)
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number in itertools.count(1):
             if not received(self.request):
                 return
             next(self.server.asked)
             answer = self.server.script(number)
-            self.request.sendall(answer)
+            for begin in range(0, len(answer), self.server.piece):
+                self.request.sendall(answer[begin : begin + self.server.piece])
             if answer not in (OK, CHUNKED):
                 return
 
@@ -63,8 +66,8 @@ def received(connection: socket.socket) -> bool:
 
 
 @contextmanager
-def serving(script: Script) -> Iterator[Server]:
-    with Server(script) as server:
+def serving(script: Script, piece: int = 1 << 20) -> Iterator[Server]:
+    with Server(script, piece) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -138,3 +141,43 @@ def test_an_answer_that_nobody_asked_for_ends_its_connection_and_is_not_counted(
         answers = closed(server)
     assert set(answers.by_status) == {200}
     assert answers.lost == 0
+
+
+@pytest.mark.parametrize("piece", [1, 3, 40])
+@pytest.mark.parametrize("answer", [OK, CHUNKED])
+def test_an_answer_may_come_in_pieces(answer: bytes, piece: int) -> None:
+    with serving(lambda _: answer, piece) as server:
+        answers = closed(server)
+        asked, connections = next(server.asked), next(server.connections)
+    assert asked > CONNECTIONS
+    assert answers.by_status == {200: asked}
+    assert (answers.lost, answers.resent, connections) == (0, 0, CONNECTIONS)
+
+
+def test_what_is_due_in_a_tick_is_sent_at_its_end_and_waited_for_from_when_it_was_due() -> None:
+    with serving(lambda _: OK) as server:
+        port = server.server_address[1]
+        answers = open_loop(port, [REQUEST], rate=500, seconds=1.0, connections=200, tick_ms=50.0)
+        asked = next(server.asked)
+    assert answers.by_status == {200: asked}
+    starts = 1 + (np.diff(np.sort(answers.sent_ns)) > 25e6).sum()
+    assert starts <= 1.0 / 0.05 + 1
+    assert (answers.sent_ns >= answers.began_ns).all()
+    assert answers.late_p99_ms > 25
+
+
+def test_an_open_loop_in_which_nothing_is_due_sends_nothing() -> None:
+    with serving(lambda _: OK) as server:
+        answers = open_loop(server.server_address[1], [REQUEST], rate=1e-9, seconds=SECONDS, connections=CONNECTIONS)
+        assert next(server.asked) == 0
+    assert (answers.by_status, answers.lost) == ({}, 0)
+
+
+def test_a_server_that_takes_no_connections_any_more_is_an_error() -> None:
+    def end(number: int) -> bytes:
+        if number == 3:
+            server.server_close()
+        return OK if number < 3 else LAST
+
+    with serving(end) as server, pytest.raises(OSError, match="refused"):
+        closed(server)

@@ -362,7 +362,7 @@ def test_trees_without_covers_have_no_path_dependent_explanation() -> None:
         path_dependent_tables(stump())
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 64, 65, 130])
+@pytest.mark.parametrize("count", [1, 7, 8, 11, 12, 13, 31, 64, 65, 130])
 def test_a_row_gives_the_same_bytes_alone_and_in_company(count: int) -> None:
     rng = np.random.default_rng(15)
     matrix = with_holes(rng, count)

@@ -179,11 +179,12 @@ def test_replicas_are_told_once_how_many_scores_were_refused_before_them(tmp_pat
                     assert (await post(port)).startswith(b"http/1.1 429")
                 replica.go.set()
                 await asyncio.gather(*held)
-                await post(port, "/v1/score:batch")
+                for path in ("/v1/score:batch", "/elsewhere/v1/score"):  # whoever does not count is not told
+                    await post(port, path)
                 for _ in range(2):
                     await post(port, field=b"x-refused: 7")
         told = [re.findall(rb"x-refused: (\S*)\r", head) for head in replica.heads]
-        nothing_new: list[list[bytes]] = [[]] * (CAPACITY + 1)
+        nothing_new: list[list[bytes]] = [[]] * (CAPACITY + 2)
         assert told == [[], *nothing_new, [b"3"], [], *nothing_new, [b"1"], []]
 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))

@@ -11,6 +11,7 @@ from feast import FeatureStore
 from feast.repo_config import RepoConfig
 
 from materialize.definitions._errors import DefinitionError
+from materialize.definitions._registry_file import WholeFileRegistryStore
 
 
 def open_feature_store(
@@ -35,14 +36,19 @@ def repo_config(repo_path: Path, registry_path: Path | None = None, redis_url: s
     described = yaml.safe_load(os.path.expandvars(file.read_text()))
     registry = described.get("registry")
     if registry_path is not None:
-        described["registry"] = str(registry_path)
+        described["registry"] = _whole_file(registry_path)
     elif isinstance(registry, str) and "://" not in registry:
-        described["registry"] = str((repo_path / registry).resolve())  # Feast would take it from the working directory
+        described["registry"] = _whole_file((repo_path / registry).resolve())  # Feast takes it from where it is started
     if redis_url is not None:
         described["online_store"]["connection_string"] = redis_url
     config = RepoConfig(**described)
     config.repo_path = repo_path
     return config
+
+
+def _whole_file(path: Path) -> dict[str, str]:
+    """A registry that is a file, written so that nobody reads a part of it."""
+    return {"path": str(path), "registry_store_type": f"{WholeFileRegistryStore.__module__}.WholeFileRegistryStore"}
 
 
 def hush_feast() -> None:

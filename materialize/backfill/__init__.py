@@ -15,7 +15,6 @@ from materialize.backfill._errors import (
 )
 from materialize.backfill._executors import Executor, Inline
 from materialize.backfill._job import JobSettings, ViewJob
-from materialize.backfill._manifest import write_whole
 from materialize.backfill._newest import write_newest_rows
 from materialize.backfill._plan import Plan
 from materialize.backfill._report import JobStatus, ViewReport
@@ -24,6 +23,7 @@ from materialize.backfill._sides import batch_end_of, batch_span, gather_events,
 from materialize.backfill._spans import Span, moment
 from materialize.backfill._staging import StagingError
 from materialize.backfill._steps import step_ms
+from materialize.whole_file import write_whole
 
 __all__ = [
     "BackfillError",

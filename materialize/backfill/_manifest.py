@@ -14,7 +14,6 @@ definition: folders of other definitions are removed by the next job.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ import msgspec
 
 from materialize.backfill._profile import ColumnProfile
 from materialize.backfill._spans import Span
+from materialize.whole_file import write_whole
 
 FORMAT = 1
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.=-]")
@@ -204,16 +204,6 @@ class Manifest:
 def forget_view(state: Path, project: str, view: str) -> None:
     """Remove all that is known of a view: its rows are no more."""
     shutil.rmtree(state / safe_name(project) / safe_name(view), ignore_errors=True)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file at once: whoever reads it, and whoever comes after a power failure, finds all of it or the old."""
-    draft = path.with_name(f"{path.name}.draft")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def span_name(span: Span) -> str:
